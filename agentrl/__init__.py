@@ -1,0 +1,55 @@
+"""agentrl: train language-model agents that use tools, by reinforcement learning.
+
+This is the vocabulary that tools, environments and rewards are written in. Importing it
+loads no torch, verl, ray, vllm or transformers.
+"""
+
+from __future__ import annotations
+
+from agentrl.data import read_rows
+from agentrl.env import Env
+from agentrl.errors import (
+    AgentRLError,
+    ConfigError,
+    DataError,
+    DefinitionError,
+    InfrastructureError,
+    ModelError,
+    SessionLost,
+    ToolError,
+    UsageError,
+)
+from agentrl.observation import Image, Observation
+from agentrl.reward import Reward, reward
+from agentrl.task import Task
+from agentrl.tool import Tool, ToolContext, tool
+from agentrl.trajectory import Call, Message, Segment, Trajectory, Turn
+
+__all__ = [
+    "AgentRLError",
+    "Call",
+    "ConfigError",
+    "DataError",
+    "DefinitionError",
+    "Env",
+    "Image",
+    "InfrastructureError",
+    "Message",
+    "ModelError",
+    "Observation",
+    "Reward",
+    "Segment",
+    "SessionLost",
+    "Task",
+    "Tool",
+    "ToolContext",
+    "ToolError",
+    "Trajectory",
+    "Turn",
+    "UsageError",
+    "read_rows",
+    "reward",
+    "tool",
+]
+
+__version__ = "0.1.0"

@@ -1,0 +1,247 @@
+"""A training run's settings: one typed configuration for every machine.
+
+Values come from, in rising order: the defaults here, ``agentrl/presets/<preset>.yaml``, the
+environment's ``train.yaml``, and ``key=value`` words on the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from agentrl.errors import ConfigError
+from agentrl.registry import nearest
+
+
+class Section(BaseModel):
+    """A group of settings; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", validate_default=True)
+
+
+class Algorithm(Section):
+    """How the policy is improved."""
+
+    name: Literal["grpo", "ppo"] = Field("grpo", description="grpo: group baseline; ppo: a critic with GAE")
+    tasks_per_step: int = Field(16, ge=1, description="tasks sampled for each training step")
+    group_size: int = Field(8, ge=1, description="episodes per task")
+    learning_rate: float = Field(1e-6, gt=0)
+    warmup_steps: int = Field(0, ge=0, description="steps over which the learning rate rises")
+    minibatches: int = Field(1, ge=1, description="optimizer updates per step; must divide tasks_per_step")
+    epochs: int = Field(1, ge=1, description="passes over each step's samples")
+    clip_low: float = Field(0.2, gt=0)
+    clip_high: float = Field(0.28, gt=0)
+    kl_coefficient: float = Field(0.0, ge=0, description="weight of the KL loss against the starting policy")
+    entropy_coefficient: float = Field(0.0, ge=0)
+    normalize_by_std: bool = Field(True, description="divide a group's advantages by their standard deviation")
+    loss_aggregation: Literal["token-mean", "seq-mean-token-sum", "seq-mean-token-mean"] = "token-mean"
+    gamma: float = Field(1.0, gt=0, le=1)
+    lam: float = Field(1.0, ge=0, le=1, description="GAE's lambda")
+    critic_learning_rate: float = Field(1e-5, gt=0)
+    grad_clip: float = Field(1.0, gt=0)
+
+
+class Rollout(Section):
+    """Limits and sampling of an episode."""
+
+    max_turns: int = Field(8, ge=1)
+    max_turn_tokens: int = Field(1024, ge=1, description="tokens sampled in one turn")
+    max_observation_tokens: int = Field(1024, ge=16, description="tokens of one observation; longer keeps head and tail")
+    max_prompt_tokens: int = Field(1024, ge=1)
+    max_trajectory_tokens: int = Field(4096, ge=16, description="tokens after the prompt")
+    tool_seconds: float = Field(30.0, gt=0, description="one tool call, unless the tool says otherwise")
+    episode_seconds: float = Field(600.0, gt=0)
+    retries: int = Field(3, ge=0, description="fresh attempts after an infrastructure failure")
+    retry_seconds: float = Field(0.5, ge=0, description="wait before the first retry; doubles each time")
+    concurrency: int = Field(256, ge=1, description="episodes at once in one process")
+    tool_exceptions: Literal["show", "stop"] = Field(
+        "show", description="show: the model sees what a tool raised; stop: the run ends"
+    )
+    temperature: float = Field(1.0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    renderer: str = Field("auto", description="chat format; see docs/chat.md")
+    response_seconds: float = Field(300.0, gt=0, description="one generation of the engine")
+
+
+class Sandbox(Section):
+    """Where model-written code runs."""
+
+    backend: str = "auto"
+
+
+class Evaluation(Section):
+    """Held-out success, measured before and after training."""
+
+    tasks: int = Field(128, ge=1)
+    samples: int = Field(1, ge=1, description="episodes per task")
+    temperature: float | None = Field(None, description="default: the rollout's, at which the policy is trained")
+    every: int = Field(0, ge=0, description="steps between evaluations; 0: only before and after")
+
+
+class Checkpoint(Section):
+    """When the trainer's state is kept."""
+
+    every: int = Field(0, ge=0, description="steps between checkpoints; 0: only the last step and on interruption")
+    keep: int = Field(2, ge=1)
+
+
+class Hardware(Section):
+    """The machines a run uses."""
+
+    device: Literal["cpu", "gpu"] = "gpu"
+    nodes: int = Field(1, ge=1)
+    gpus_per_node: int = Field(1, ge=1)
+    tensor_parallel: int = Field(1, ge=1, description="GPUs per inference engine")
+    engine_memory: float = Field(0.6, gt=0, lt=1, description="share of GPU memory, or GiB of KV cache on a CPU")
+    rollout_workers: int = Field(8, ge=1, description="processes that run episodes")
+    micro_batch_tokens: int = Field(16384, ge=128, description="tokens in one forward pass of training")
+    address: str | None = Field(None, description="address of a Ray cluster; default: start one here")
+
+
+class TrainConfig(Section):
+    """A training run."""
+
+    env: str = Field(..., description="name, dotted path or file of the environment")
+    model: str = Field("embedded", description="embedded, smollm2, a folder or a hub id")
+    preset: Literal["cpu", "gpu"] = "cpu"
+    data: str | None = Field(None, description="folder or hub id of the tasks, where the environment takes one")
+    env_options: dict[str, Any] = Field(default_factory=dict, description="options of the environment")
+    on_bad_row: Literal["stop", "skip"] = "stop"
+    seed: int = 0
+    steps: int = Field(40, ge=1)
+    runs: str = Field("runs", description="folder of run folders")
+    resume: str | None = Field(None, description="a run folder to go on with, or 'last'")
+    algorithm: Algorithm = Field(default_factory=Algorithm)
+    rollout: Rollout = Field(default_factory=Rollout)
+    sandbox: Sandbox = Field(default_factory=Sandbox)
+    eval: Evaluation = Field(default_factory=Evaluation)
+    checkpoint: Checkpoint = Field(default_factory=Checkpoint)
+    hardware: Hardware = Field(default_factory=Hardware)
+    verl: dict[str, Any] = Field(default_factory=dict, description="verl options, by verl's own keys")
+
+    @property
+    def environment_options(self) -> dict[str, Any]:
+        """What the environment is made with."""
+        return {**({} if self.data is None else {"data": self.data}), **self.env_options}
+
+
+def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
+    """``key.sub=value`` words as a nested mapping; values are read as YAML.
+
+    Raises:
+        ConfigError: a word is not of that form.
+    """
+    tree: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"{word!r} is no setting; write key=value, for example steps=10.")
+        if key.startswith("verl."):
+            tree.setdefault("verl", {})[key.removeprefix("verl.")] = _value(key, value)
+            continue
+        *parents, leaf = key.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise ConfigError(f"{word!r}: {parent!r} has a value already and can have no {leaf!r} below it.")
+        node[leaf] = _value(key, value)
+    return tree
+
+
+def load_config(env: str, words: Sequence[str] = (), *, folder: Path | None = None) -> TrainConfig:
+    """The whole configuration of a run.
+
+    Args:
+        env: the environment's name, dotted path or file.
+        words: ``key=value`` overrides.
+        folder: the environment's folder, whose ``train.yaml`` holds a mapping per preset.
+
+    Raises:
+        ConfigError: an unknown key, with its nearest neighbours, or a value that does not fit.
+    """
+    overrides = parse_overrides(words)
+    preset = overrides.get("preset", "cpu")
+    presets = Path(__file__).parent / "presets"
+    known = sorted(path.stem for path in presets.glob("*.yaml"))
+    if preset not in known:
+        raise ConfigError(f"preset={preset} is unknown. {nearest(str(preset), known)}")
+    merged = _read(presets / f"{preset}.yaml")
+    own = {} if folder is None else _read(folder / "train.yaml")
+    _merge(merged, own.get("all", {}))
+    _merge(merged, own.get(preset, {}))
+    _merge(merged, overrides)
+    return validate({**merged, "env": env, "preset": preset})
+
+
+def validate(data: Mapping[str, Any]) -> TrainConfig:
+    """Check a mapping against :class:`TrainConfig`.
+
+    Raises:
+        ConfigError: listing everything that is wrong.
+    """
+    try:
+        config = TrainConfig.model_validate(dict(data))
+    except ValidationError as problem:
+        raise ConfigError("\n".join(_explain(error) for error in problem.errors())) from None
+    algorithm = config.algorithm
+    if algorithm.tasks_per_step % algorithm.minibatches:
+        raise ConfigError(
+            f"algorithm.minibatches={algorithm.minibatches} must divide "
+            f"algorithm.tasks_per_step={algorithm.tasks_per_step}."
+        )
+    if algorithm.name == "grpo" and algorithm.group_size == 1:
+        raise ConfigError("algorithm.name=grpo compares episodes of a group; algorithm.group_size must be above 1.")
+    return config
+
+
+def _value(key: str, text: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as problem:
+        raise ConfigError(f"The value of {key}={text!r} is not valid YAML: {problem}") from None
+    try:  # YAML 1.1 reads 1e-4 as a string
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        data = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as problem:
+        raise ConfigError(f"{path} is not valid YAML: {problem}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} must hold a mapping, not {type(data).__name__}.")
+    return data
+
+
+def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = value
+
+
+def _explain(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] != "extra_forbidden":
+        return f"{where}={error['input']!r}: {error['msg']}."
+    section: type[BaseModel] = TrainConfig
+    for part in error["loc"][:-1]:
+        section = section.model_fields[str(part)].annotation  # type: ignore[assignment]
+    prefix = "".join(f"{part}." for part in error["loc"][:-1])
+    hint = nearest(str(error["loc"][-1]), list(section.model_fields))
+    everywhere = [f"{name}.{error['loc'][-1]}" for name, f in TrainConfig.model_fields.items()
+                  if isinstance(f.annotation, type) and issubclass(f.annotation, Section)
+                  and error["loc"][-1] in f.annotation.model_fields]  # fmt: skip
+    if everywhere:
+        hint = f"Did you mean {' or '.join(map(repr, everywhere))}?"
+    return f"There is no setting {prefix}{error['loc'][-1]}. {hint}"

@@ -1,0 +1,118 @@
+"""Environments: tasks, the tools an episode may use, and the rewards that judge it."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import random
+import re
+from collections.abc import Callable, Generator, Iterable, Sequence
+from typing import Any, ClassVar
+
+from agentrl.errors import DefinitionError
+from agentrl.observation import Observation
+from agentrl.reward import Reward
+from agentrl.task import Task
+from agentrl.tool import FunctionTool, Tool
+from agentrl.trajectory import Message
+
+Expert = Generator[Message, list[str], None]
+ToolLike = str | Tool | type[Tool] | Callable[..., Any]
+
+
+class Env:
+    """An environment.
+
+    Subclass it and write methods: those marked ``@tool`` are its tools, those marked ``@reward``
+    its rewards. Or make one of parts: ``Env(tasks=..., tools=["python"], rewards=[exact])``.
+    One instance serves one episode; :meth:`spawn` makes it.
+
+    Attributes:
+        name: by default the class name in snake_case.
+        prompt: the system prompt, if any.
+        tools: tools beside its own methods: names, classes or instances.
+        rewards: components beside its own methods.
+        success: the reward component (a value above 0) that counts as solving the task; by
+            default the episode's reward.
+    """
+
+    name: ClassVar[str] = ""
+    prompt: str | None = None
+    tools: Sequence[ToolLike] = ()
+    rewards: Sequence[Any] = ()
+    success: str | None = None
+
+    def __init__(
+        self,
+        tasks: Iterable[Task] | None = None,
+        tools: Sequence[ToolLike] | None = None,
+        rewards: Sequence[Any] | None = None,
+        prompt: str | None = None,
+    ) -> None:
+        self._tasks = None if tasks is None else list(tasks)
+        if tools is not None:
+            self.tools = tools
+        if rewards is not None:
+            self.rewards = rewards
+        if prompt is not None:
+            self.prompt = prompt
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" not in cls.__dict__:
+            cls.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+
+    def tasks(self, split: str) -> Iterable[Task]:
+        """The tasks of a split, ``train`` or ``test``; the same on every call.
+
+        An environment made of parts keeps every eighth task for ``test``.
+        """
+        if getattr(self, "_tasks", None) is None:
+            raise DefinitionError(f"Environment {type(self).__name__} has no tasks: define tasks(split).")
+        assert self._tasks is not None
+        if len(self._tasks) < 8:
+            return self._tasks
+        return [task for i, task in enumerate(self._tasks) if (i % 8 == 7) == (split == "test")]
+
+    async def reset(self, task: Task) -> None:
+        """Set up the episode's state; called before anything else of the episode."""
+
+    async def close(self) -> None:
+        """Let go of the episode's state, however it ended."""
+
+    def messages(self, task: Task) -> list[Message]:
+        """The dialogue that opens the episode."""
+        system: list[Message] = [{"role": "system", "content": self.prompt}] if self.prompt else []
+        return [*system, {"role": "user", "content": task.prompt}]
+
+    async def reply(self, text: str) -> str | Observation | None:
+        """The user's answer to a turn without tool calls; ``None`` ends the episode."""
+        return None
+
+    def expert(self, task: Task, rng: random.Random) -> Expert | None:
+        """A scripted policy, for warm-up demonstrations and audits; ``None`` if there is none.
+
+        A generator: it yields assistant messages and is sent the texts of the observations.
+        """
+        return None
+
+    def spawn(self) -> Env:
+        """A fresh instance for one episode."""
+        return copy.copy(self)
+
+    def own_tools(self) -> list[FunctionTool]:
+        """The ``@tool`` methods, bound to this instance."""
+        return [member.bind(self) for member in self._members(FunctionTool)]
+
+    def own_rewards(self) -> list[Reward]:
+        """All components: the ``@reward`` methods, bound to this instance, and :attr:`rewards`."""
+        listed = [
+            item if isinstance(item, Reward) else Reward(item, getattr(item, "__name__", "reward"))
+            for item in self.rewards
+        ]
+        return [member.bind(self) for member in self._members(Reward)] + listed
+
+    def _members(self, kind: type[Any]) -> list[Any]:
+        found = {name: value for name, value in inspect.getmembers_static(type(self)) if isinstance(value, kind)}
+        order = [name for cls in reversed(type(self).__mro__) for name in vars(cls)]
+        return [found[name] for name in sorted(found, key=order.index)]

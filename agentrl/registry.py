@@ -1,0 +1,137 @@
+"""Finding tools and environments by name, dotted path or file path."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+from agentrl.env import Env
+from agentrl.errors import ConfigError, DefinitionError, NotFound
+from agentrl.tool import Tool
+
+T = TypeVar("T")
+ENVS, TOOLS = "agentrl.envs", "agentrl.tools"
+
+
+def find_env(name: str, options: Mapping[str, Any] | None = None) -> Env:
+    """The environment called ``name``, made with ``options``.
+
+    Args:
+        name: an entry point's name (``math``), a dotted path (``package.module:Class``), or a
+            file (``./my_env.py``, ``./my_env.py:Class``).
+
+    Raises:
+        NotFound: nothing is known by that name or path.
+        ConfigError: the environment does not take one of the options.
+    """
+    return _make(_find(name, ENVS, Env), Env, name, options or {})
+
+
+def find_tool(name: str | Tool | type[Tool] | Any, options: Mapping[str, Any] | None = None) -> Tool:
+    """A tool by name, dotted path, file path, class, instance or ``@tool`` function."""
+    found = _find(name, TOOLS, Tool) if isinstance(name, str) else name
+    return _make(found, Tool, str(name), options or {})
+
+
+def names(group: str) -> dict[str, EntryPoint]:
+    """What is installed in an entry-point group, by name."""
+    return {point.name: point for point in sorted(entry_points(group=group), key=lambda point: point.name)}
+
+
+def source_folder(env: Env) -> Path:
+    """The folder that holds an environment's code, its ``train.yaml`` and README."""
+    return Path(inspect.getfile(type(env))).resolve().parent
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """A hint that names the nearest of the known words, or lists them."""
+    close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    if close:
+        return f"Did you mean {' or '.join(map(repr, close))}?"
+    return f"Known: {', '.join(sorted(known)) or 'none'}."
+
+
+def _find(name: str, group: str, kind: type[Any]) -> Any:
+    path, _, attribute = name.partition(":")
+    if path.endswith(".py") or "/" in path:
+        return _pick(_load_file(Path(path)), attribute, kind, name)
+    installed = names(group)
+    if name in installed:
+        return installed[name].load()
+    if "." not in path:
+        what = group.rpartition(".")[2]
+        raise NotFound(f"There is no {what[:-1]} {name!r}. {nearest(name, list(installed))}")
+    try:
+        return _pick(importlib.import_module(path), attribute, kind, name)
+    except ModuleNotFoundError as problem:
+        if problem.name and path.startswith(problem.name):
+            raise NotFound(f"There is no module {path!r} ({problem}). Is it installed, or did you mean a file?") from None
+        raise
+
+
+def _load_file(path: Path) -> ModuleType:
+    if path.is_dir():
+        path = path / "__init__.py"
+    if not path.is_file():
+        raise NotFound(f"There is no file {str(path)!r}.")
+    path = path.resolve()
+    digest = hashlib.sha256(str(path).encode()).hexdigest()[:8]
+    module_name = f"agentrl_user_{path.stem}_{digest}"
+    if module_name in sys.modules:
+        return sys.modules[module_name]
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as problem:
+        del sys.modules[module_name]
+        raise DefinitionError(f"{path} could not be loaded: {type(problem).__name__}: {problem}") from problem
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
+
+
+def _pick(module: ModuleType, attribute: str, kind: type[Any], name: str) -> Any:
+    if attribute:
+        if hasattr(module, attribute):
+            return getattr(module, attribute)
+        raise NotFound(f"{name!r}: the module has no {attribute!r}. {nearest(attribute, list(vars(module)))}")
+    own = [
+        value
+        for value in vars(module).values()
+        if (isinstance(value, kind) or (isinstance(value, type) and issubclass(value, kind)))
+        and getattr(value, "__module__", module.__name__) == module.__name__
+    ]
+    if len(own) == 1:
+        return own[0]
+    found = ", ".join(getattr(value, "__name__", type(value).__name__) for value in own)
+    raise NotFound(
+        f"{name!r} defines {f'several {kind.__name__}s ({found})' if own else f'no {kind.__name__}'}; "
+        f"name one as {name}:NAME."
+    )
+
+
+def _make(found: Any, kind: type[T], name: str, options: Mapping[str, Any]) -> T:
+    if isinstance(found, type) and issubclass(found, kind):
+        known = [p.name for p in inspect.signature(found).parameters.values() if p.kind != p.VAR_KEYWORD]
+        for option in options:
+            if option not in known:
+                raise ConfigError(f"{kind.__name__} {name!r} takes no option {option!r}. {nearest(option, known)}")
+        return found(**options)
+    if isinstance(found, kind):
+        if options:
+            raise ConfigError(f"{name!r} is a ready-made {kind.__name__} and takes no options ({', '.join(options)}).")
+        return found
+    raise DefinitionError(f"{name!r} is {type(found).__name__}, not a {kind.__name__}.")
