@@ -63,6 +63,7 @@ class Rollout(Section):
     )
     temperature: float = Field(1.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
+    seeded: bool = Field(False, description="give each episode a seed, so that a run can be repeated; slower on a GPU")
     renderer: str = Field("auto", description="chat format; see docs/chat.md")
     response_seconds: float = Field(300.0, gt=0, description="one generation of the engine")
 

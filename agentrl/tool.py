@@ -66,6 +66,8 @@ class BlockingCalls:
             result, problem = None, None
             try:
                 result = function(*args, **kwargs)
+            except StopIteration as error:  # no future takes one
+                problem = RuntimeError(f"{getattr(function, '__name__', 'call')} raised StopIteration: {error}")
             except BaseException as error:  # handed to the awaiting coroutine
                 problem = error
             finally:

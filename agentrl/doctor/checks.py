@@ -1,0 +1,267 @@
+"""The checks of one training step: pure functions of the rows that the trainer used.
+
+Each compares columns that took different ways. The ledger is what the engine was given and what
+it returned, written down at the policy's boundary; the columns are what the trainer read after
+the episode loop, the reward and TransferQueue had handled them.
+
+Legend: ``R`` response tokens of a row, ``P`` prompt tokens.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from agentrl.config import Algorithm
+
+LOGPROB_MEAN_TOLERANCE = 0.02
+"""Largest mean of ``|trainer - engine|`` over a step's sampled tokens, in nats."""
+
+LOGPROB_TOKEN_TOLERANCE = 0.5
+"""Largest difference that all but one token in a thousand must keep, in nats."""
+
+ADVANTAGE_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training row.
+
+    Args:
+        key: ``<group>_<session>_<index>``.
+        episode: the episode's summary, with ``status`` and ``reward``.
+        ledger: the engine's generations of the episode: ``prompt_ids``, ``token_ids``, ``logprobs``.
+        columns: the token columns: ``prompts`` ``[P]``, and of length ``[R]`` ``responses``,
+            ``response_mask``, ``rm_scores``, ``rollout_log_probs``, ``old_log_probs``, ``advantages``.
+    """
+
+    key: str
+    episode: dict[str, Any]
+    ledger: list[dict[str, Any]] = field(default_factory=list)
+    columns: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+
+    @property
+    def group(self) -> str:
+        """The group of episodes of one task."""
+        return self.key.rsplit("_", 2)[0]
+
+    @property
+    def session(self) -> str:
+        """The episode: group and number within it."""
+        return self.key.rpartition("_")[0]
+
+    @property
+    def index(self) -> int:
+        """Position of the row within its episode."""
+        return int(self.key.rpartition("_")[2])
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check's outcome; ``detail`` holds what was measured, or what is wrong and where."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the doctor found at one step."""
+
+    step: int
+    checks: list[Check]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return all(check.passed for check in self.checks)
+
+
+def examine_step(rows: Sequence[Row], *, step: int, algorithm: Algorithm) -> Report:
+    """Run all checks on a step's rows.
+
+    Args:
+        rows: every row the trainer used, without padding.
+        step: for the report.
+        algorithm: how advantages were made.
+    """
+    checks = [
+        _run("trained tokens are the sampled tokens", lambda: tokens_match(rows)),
+        _run("the mask covers exactly the sampled spans", lambda: mask_matches(rows)),
+        _run("the engine's log-probs arrived unchanged", lambda: logprobs_arrived(rows)),
+        _run("the trainer recomputes the engine's log-probs", lambda: logprobs_agree(rows)),
+        _run("rewards arrived whole, at sampled tokens", lambda: rewards_match(rows)),
+        _run("no void episode in a baseline", lambda: baselines_match(rows, algorithm)),
+    ]
+    return Report(step, checks)
+
+
+class _Wrong(Exception):
+    """A check failed; the message says where."""
+
+
+def _run(name: str, check: Callable[[], str]) -> Check:
+    try:
+        return Check(name, True, check())
+    except _Wrong as problem:
+        return Check(name, False, str(problem))
+
+
+def _episodes(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows by episode, each in order.
+
+    Raises:
+        _Wrong: there are none, or an episode has no ledger to compare with.
+    """
+    episodes: dict[str, list[Row]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: (row.session, row.index)):
+        episodes[row.session].append(row)
+    if not episodes:
+        raise _Wrong("the step has no rows to examine")
+    for session, own in episodes.items():
+        if not own[0].ledger:
+            raise _Wrong(f"episode {session} has no record of what the engine sampled")
+    return episodes
+
+
+def _spans(row: Row, ledger: Sequence[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
+    """The generations that belong to a row, each with where its tokens start in the response.
+
+    A generation belongs to the row whose tokens begin with the prompt that the engine was given.
+    """
+    tokens = np.concatenate([row.columns["prompts"], row.columns["responses"]])
+    length = len(row.columns["prompts"])
+    found = []
+    for entry in ledger:
+        given = np.asarray(entry["prompt_ids"])
+        if len(given) >= length and len(given) < len(tokens) and np.array_equal(tokens[: len(given)], given):
+            found.append((len(given) - length, entry))
+    return found
+
+
+def tokens_match(rows: Sequence[Row]) -> str:
+    """Every generation stands in a row, behind exactly the context that the engine was given."""
+    total = 0
+    for session, own in _episodes(rows).items():
+        placed = 0
+        for row in own:
+            for start, entry in _spans(row, own[0].ledger):
+                sampled = np.asarray(entry["token_ids"])
+                trained = row.columns["responses"][start : start + len(sampled)]
+                if not np.array_equal(trained, sampled):
+                    raise _Wrong(f"row {row.key}: tokens {start} to {start + len(sampled)} differ from what was sampled")
+                placed += 1
+                total += len(sampled)
+        if placed != len(own[0].ledger):
+            raise _Wrong(
+                f"episode {session}: {len(own[0].ledger) - placed} of {len(own[0].ledger)} generations stand in no "
+                "row behind the context that the engine was given"
+            )
+    return f"{total} sampled tokens of {len(rows)} rows are identical"
+
+
+def mask_matches(rows: Sequence[Row]) -> str:
+    """A row's mask is 1 on the tokens of its generations and 0 on all others."""
+    masked = total = 0
+    for own in _episodes(rows).values():
+        for row in own:
+            expected = np.zeros(len(row.columns["responses"]), dtype=bool)
+            for start, entry in _spans(row, own[0].ledger):
+                expected[start : start + len(entry["token_ids"])] = True
+            wrong = np.flatnonzero(row.columns["response_mask"].astype(bool) != expected)
+            if wrong.size:
+                raise _Wrong(f"row {row.key}: the mask is wrong at {wrong.size} tokens, the first at {wrong[0]}")
+            advantages = row.columns["advantages"]
+            if np.any(advantages[~expected] != 0):
+                raise _Wrong(f"row {row.key}: tokens that were not sampled have an advantage")
+            masked, total = masked + int(expected.sum()), total + expected.size
+    return f"{masked} of {total} response tokens are trained on, all of them sampled"
+
+
+def logprobs_arrived(rows: Sequence[Row]) -> str:
+    """The column of behaviour log-probs holds what the engine returned, to float32."""
+    for own in _episodes(rows).values():
+        for row in own:
+            for start, entry in _spans(row, own[0].ledger):
+                kept = row.columns["rollout_log_probs"][start : start + len(entry["logprobs"])]
+                if not np.array_equal(kept, np.asarray(entry["logprobs"], dtype=np.float32)):
+                    raise _Wrong(f"row {row.key}: log-probs from token {start} on differ from the engine's")
+    return "identical"
+
+
+def logprobs_agree(rows: Sequence[Row]) -> str:
+    """The trainer's own forward pass gives the sampled tokens nearly the engine's log-probs.
+
+    A policy that is not the one that sampled, positions that are off by one, or images that did
+    not arrive all show here.
+    """
+    if not rows:
+        raise _Wrong("the step has no rows to examine")
+    gaps = np.concatenate([
+        np.abs(row.columns["old_log_probs"] - row.columns["rollout_log_probs"])[row.columns["response_mask"] == 1]
+        for row in rows
+    ])  # fmt: skip
+    if gaps.size == 0 or not np.all(np.isfinite(gaps)):
+        raise _Wrong("there are no sampled tokens, or their log-probs are not finite")
+    mean, rare, worst = float(gaps.mean()), float(np.quantile(gaps, 0.999)), float(gaps.max())
+    measured = (
+        f"|trainer - engine|: mean {mean:.2g} (tolerance {LOGPROB_MEAN_TOLERANCE:g}), "
+        f"99.9% below {rare:.2g} (tolerance {LOGPROB_TOKEN_TOLERANCE:g}), largest {worst:.2g}, {gaps.size} tokens"
+    )
+    if mean > LOGPROB_MEAN_TOLERANCE or rare > LOGPROB_TOKEN_TOLERANCE:
+        raise _Wrong(measured)
+    return measured
+
+
+def rewards_match(rows: Sequence[Row]) -> str:
+    """An episode's reward is the sum over its rows, and all of it lies on sampled tokens."""
+    for session, own in _episodes(rows).items():
+        total = sum(float(row.columns["rm_scores"].sum()) for row in own)
+        if not np.isclose(total, own[0].episode["reward"], atol=1e-4):
+            raise _Wrong(f"episode {session}: rewards of its rows sum to {total:g}, not {own[0].episode['reward']:g}")
+        for row in own:
+            if np.any(row.columns["rm_scores"][row.columns["response_mask"] == 0] != 0):
+                raise _Wrong(f"row {row.key}: a reward lies on a token that was not sampled")
+    return f"mean reward {np.mean([own[0].episode['reward'] for own in _episodes(rows).values()]):.3f}"
+
+
+def baselines_match(rows: Sequence[Row], algorithm: Algorithm) -> str:
+    """No void episode is among the rows; with GRPO, each group's baseline is the mean of those that are.
+
+    GRPO's advantage is ``(R - mean) / (std + 1e-6)`` with the sample standard deviation over the
+    group (DeepSeekMath, section 4.1); a group of one has mean 0 and standard deviation 1.
+    """
+    for row in rows:
+        if row.episode["status"] == "void" or row.episode["reward"] is None:
+            raise _Wrong(f"row {row.key} belongs to a void episode")
+    episodes = _episodes(rows)
+    if algorithm.name != "grpo":
+        return f"{len(episodes)} episodes, none void"
+    groups: dict[str, dict[str, float]] = defaultdict(dict)
+    for session, own in episodes.items():
+        groups[own[0].group][session] = float(own[0].episode["reward"])
+    for members in groups.values():
+        expected = group_advantages(np.array(list(members.values())), normalize=algorithm.normalize_by_std)
+        for session, advantage in zip(members, expected, strict=True):
+            for row in episodes[session]:
+                trained = row.columns["advantages"][row.columns["response_mask"] == 1]
+                if np.any(np.abs(trained - advantage) > ADVANTAGE_TOLERANCE):
+                    raise _Wrong(
+                        f"row {row.key}: its advantage is {trained[0]:g}, and {advantage:g} by the rewards of the "
+                        f"{len(members)} episodes that count in its group"
+                    )
+    smallest = min(len(members) for members in groups.values())
+    return f"{len(groups)} groups of {smallest} to {max(map(len, groups.values()))} episodes, none void"
+
+
+def group_advantages(rewards_G: np.ndarray[Any, Any], *, normalize: bool) -> np.ndarray[Any, Any]:
+    """GRPO's advantages of one group. ``rewards_G`` and the result are ``[G]``."""
+    if len(rewards_G) == 1:
+        return np.asarray(rewards_G, dtype=float) / (1 + 1e-6 if normalize else 1.0)
+    centred = rewards_G - rewards_G.mean()
+    return np.asarray(centred / (rewards_G.std(ddof=1) + 1e-6) if normalize else centred)

@@ -1,0 +1,191 @@
+"""verl's agent loop, run by our episode loop: one instance per episode, one runtime per process."""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput
+
+from agentrl.chat import Chat
+from agentrl.config import TrainConfig
+from agentrl.errors import UsageError
+from agentrl.rollout import EpisodeRunner, derive_seed, succeeded
+from agentrl.task import Task
+from agentrl.train.failure import write_failure
+from agentrl.train.policy import LedgerEntry, VerlPolicy
+from agentrl.train.runtime import load_runtime
+from agentrl.trajectory import Sample, Trajectory
+
+
+class EpisodeOutput(AgentLoopOutput):  # type: ignore[misc]
+    """A training row whose rewards sit at token positions."""
+
+    token_rewards: list[float]
+    """Reward per response token. ``[R]``"""
+    turn_ids: list[int]
+    """Index of the turn that sampled a response token, -1 where none did. ``[R]``"""
+
+    def as_dict(self) -> dict[str, Any]:
+        """verl's columns, with ``rm_scores`` per token and ``turn_ids`` beside them."""
+        columns: dict[str, Any] = super().as_dict()
+        columns["rm_scores"] = torch.tensor(columns.pop("token_rewards"), dtype=torch.float32)
+        columns["turn_ids"] = torch.tensor(columns.pop("turn_ids"), dtype=torch.int64)
+        return columns
+
+
+@dataclass
+class _Rollout:
+    """What the episodes of one process share."""
+
+    runner: EpisodeRunner
+    policy: VerlPolicy
+    folder: Path
+    config: TrainConfig
+    first_step: int | None = None
+
+    def wants_ledger(self, step: int) -> bool:
+        """Whether the doctor examines this step: the first of the process and the last."""
+        if self.first_step is None:
+            self.first_step = step
+        return step in (self.first_step, self.config.steps)
+
+    def seed(self, task: Task, step: int, session: int) -> int | None:
+        """What makes the episode's sampling repeatable, if the run wants that."""
+        return derive_seed(self.config.seed, task.id, step, session) if self.config.rollout.seeded else None
+
+
+@functools.cache
+def _rollout(folder: str, client: _ClientBox, tokenizer: _ClientBox) -> _Rollout:
+    runtime = load_runtime(Path(folder), role="rollout")
+    config = runtime.config
+    policy = VerlPolicy(client.value, config.rollout.response_seconds)
+    runner = EpisodeRunner(
+        runtime.env,
+        Chat(tokenizer.value, config.rollout.renderer),
+        policy,
+        config.rollout,
+        sandbox=runtime.sandbox,
+        events=runtime.events,
+    )
+    return _Rollout(runner, policy, Path(folder), config)
+
+
+class _ClientBox:
+    """Lets the cache above tell objects apart by identity."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ClientBox) and other.value is self.value
+
+
+class EpisodeLoop(AgentLoopBase):  # type: ignore[misc]
+    """What verl instantiates for every episode.
+
+    Args:
+        run: the run folder.
+    """
+
+    def __init__(self, *, run: str, server_manager: Any, tokenizer: Any, **_unused: Any) -> None:
+        # The base class prepares verl's own message rendering for each episode; ours needs none of it.
+        self._rollout = _rollout(run, _ClientBox(server_manager), _ClientBox(tokenizer))
+
+    async def run(self, sampling_params: dict[str, Any], **row: Any) -> list[EpisodeOutput]:
+        """Run the row's episode; a void one has no rows, so it takes no part in its group."""
+        rollout, info = self._rollout, row["extra_info"]
+        task, step = Task(**json.loads(info["task"])), int(row["global_steps"])
+        episode = f"{row['uid']}_{row['session_id']}"
+        try:
+            trajectory = await rollout.runner.run(
+                task,
+                episode_id=episode,
+                group=str(row["uid"]),
+                step=step,
+                split=info["split"],
+                seed=rollout.seed(task, step, int(row["session_id"])),
+                temperature=sampling_params["temperature"],
+            )
+        except UsageError as problem:
+            write_failure(rollout.folder, problem)
+            return []
+        finally:
+            ledger = rollout.policy.take_ledger(episode)
+        wanted = info["split"] == "train" and rollout.wants_ledger(step)
+        summary = {**_summary(trajectory), "success": succeeded(rollout.runner.env, trajectory)}
+        carry = rollout.config.algorithm.name == "grpo"
+        return to_outputs(trajectory, summary, ledger if wanted else [], carry=carry)
+
+
+def to_outputs(
+    trajectory: Trajectory, summary: dict[str, Any], ledger: list[LedgerEntry], *, carry: bool
+) -> list[EpisodeOutput]:
+    """An episode as verl's rows.
+
+    Args:
+        trajectory: the finished episode.
+        summary: what the trainer reports of it.
+        ledger: what the engine sampled, for the doctor; only the last attempt's entries are kept.
+        carry: move rewards of earlier rows to the end of the last one. GRPO compares episodes by
+            their last row and gives every row the same advantage, so rewards elsewhere would be lost.
+    """
+    samples = trajectory.samples()
+    if carry and len(samples) > 1:
+        _carry(samples)
+    entries = ledger[-len(trajectory.turns) :] if trajectory.turns else []
+    outputs = []
+    for sample in samples:
+        versions = [version for version in sample.versions if version >= 0]
+        outputs.append(
+            EpisodeOutput(
+                prompt_ids=sample.prompt_ids,
+                response_ids=sample.response_ids,
+                response_mask=[int(sampled) for sampled in sample.mask],
+                response_logprobs=sample.logprobs,
+                reward_score=trajectory.reward,
+                num_turns=len(trajectory.turns),
+                metrics=AgentLoopMetrics(),
+                token_rewards=sample.rewards,
+                turn_ids=sample.turns,
+                extra_fields={
+                    "min_global_steps": min(versions, default=0),
+                    "max_global_steps": max(versions, default=0),
+                    "turn_scores": [],
+                    "tool_rewards": [],
+                    "reward_extra_info": {"acc": float(summary["success"])},
+                    "episode": summary,
+                    "ledger": [asdict(entry) for entry in entries],
+                },
+            )
+        )
+    return outputs
+
+
+def _carry(samples: list[Sample]) -> None:
+    last = samples[-1]
+    end = max(i for i, sampled in enumerate(last.mask) if sampled)
+    for earlier in samples[:-1]:
+        last.rewards[end] += sum(earlier.rewards)
+        earlier.rewards = [0.0] * len(earlier.rewards)
+
+
+def _summary(trajectory: Trajectory) -> dict[str, Any]:
+    return {
+        "status": trajectory.status,
+        "reward": trajectory.reward,
+        "rewards": trajectory.rewards,
+        "calls": len(trajectory.calls),
+        "call_errors": sum(call.observation.error for call in trajectory.calls),
+        "turns": len(trajectory.turns),
+        "tokens": trajectory.sampled_tokens,
+        "generate_seconds": sum(turn.generate_seconds for turn in trajectory.turns),
+        "tool_seconds": sum(turn.tool_seconds for turn in trajectory.turns),
+    }

@@ -1,0 +1,53 @@
+"""Tasks as the Parquet files that verl's data loader reads."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from agentrl.env import Env
+from agentrl.errors import DataError
+from agentrl.task import Task
+
+TRAIN_LIMIT = 200_000
+
+
+def write_tasks(env: Env, folder: Path, *, test_limit: int, train_minimum: int) -> tuple[int, int]:
+    """Write ``train.parquet`` and ``test.parquet`` into a run folder; returns how many tasks each has.
+
+    Args:
+        env: where the tasks come from.
+        folder: the run folder.
+        test_limit: at most so many held-out tasks.
+        train_minimum: tasks are repeated until there are so many; verl needs one full batch.
+
+    Raises:
+        DataError: a split is empty.
+    """
+    train = list(itertools.islice(env.tasks("train"), TRAIN_LIMIT))
+    test = list(itertools.islice(env.tasks("test"), test_limit))
+    for split, tasks in (("train", train), ("test", test)):
+        if not tasks:
+            raise DataError(f"Environment {env.name!r} has no tasks in its {split!r} split.")
+    repeated = train * -(-train_minimum // len(train)) if len(train) < train_minimum else train
+    _write(env, "train", repeated, folder / "train.parquet")
+    _write(env, "test", test, folder / "test.parquet")
+    return len(train), len(test)
+
+
+def _write(env: Env, split: str, tasks: Iterable[Task], path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = [
+        {
+            "data_source": env.name,
+            "prompt": [{"role": m["role"], "content": str(m["content"])} for m in env.messages(task)],
+            "reward_model": {"style": "rule", "ground_truth": ""},
+            "extra_info": {"index": index, "split": split, "task": json.dumps(task.to_dict())},
+        }
+        for index, task in enumerate(tasks)
+    ]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)

@@ -1,0 +1,145 @@
+"""The process that trains: starts Ray, TransferQueue and verl's workers, and leaves nothing behind.
+
+Run as ``python -m agentrl.train.driver <run folder>`` by :class:`agentrl.train.launch.Training`.
+verl would put its trainer into one more Ray process; here the trainer is this process.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from agentrl.events import StageStarted, Warned
+from agentrl.train.failure import RunStopped, read_failure, write_failure
+from agentrl.train.runtime import Runtime, load_runtime
+
+logger = logging.getLogger(__name__)
+
+EXIT_STOPPED, EXIT_FAILED = 130, 1
+RESCUE_SECONDS = 60.0
+
+
+def main(folder: Path) -> int:
+    """Train the run; returns the exit status."""
+    runtime = load_runtime(folder, role="driver")
+    signal.signal(signal.SIGINT, lambda *_: write_failure(folder, RunStopped("interrupted")))
+    signal.signal(signal.SIGTERM, lambda *_: write_failure(folder, RunStopped("terminated")))
+    try:
+        _train(folder, runtime)
+    except RunStopped as problem:
+        logger.warning("run stopped: %s", problem)
+        return EXIT_STOPPED
+    except BaseException as problem:
+        logger.exception("training failed")
+        write_failure(folder, problem)
+        return EXIT_FAILED
+    finally:
+        runtime.events.close()
+    return 0
+
+
+def _train(folder: Path, runtime: Runtime) -> None:
+    import ray
+    from omegaconf import OmegaConf
+
+    from agentrl.train.resolve import check
+
+    composed = OmegaConf.load(folder / "verl.yaml")
+    runtime.events.emit(StageStarted("starting Ray"))
+    ray.init(**_ray_settings(runtime, composed))
+    try:
+        runtime.events.emit(StageStarted("loading verl"))
+        import transfer_queue
+        from verl.trainer.ppo.v1 import AgentLoopManagerTQ
+
+        from agentrl.train.cpu.plugin import require
+        from agentrl.train.trainer import AgentTrainer
+
+        require()
+        check(composed)
+        OmegaConf.resolve(composed)
+        composed.transfer_queue.enable = True
+        transfer_queue.init(composed.transfer_queue)
+        try:
+            runtime.events.emit(StageStarted("starting engine", "policy, inference engine and rollout workers"))
+            trainer = AgentTrainer(composed, runtime.config, folder, runtime.events)
+            trainer.init()
+            manager = AgentLoopManagerTQ.create(
+                config=composed,
+                llm_client=trainer.get_llm_client(),
+                teacher_client=trainer.get_teacher_client(),
+                reward_loop_worker_handles=trainer.get_reward_handles(),
+            )
+            ended = threading.Event()
+            _watch_processes(folder, runtime, ended)
+            try:
+                trainer.fit(manager)
+            finally:
+                ended.set()
+        finally:
+            transfer_queue.close()
+    finally:
+        ray.shutdown()
+
+
+def _ray_settings(runtime: Runtime, composed: Any) -> dict[str, Any]:
+    """Arguments of ``ray.init``: a cluster's address, or a local one with verl's environment."""
+    from omegaconf import OmegaConf
+
+    settings: dict[str, Any] = dict(OmegaConf.to_container(composed.ray_kwargs.ray_init, resolve=True))  # type: ignore[arg-type]
+    if runtime.config.hardware.address:
+        for local_only in ("num_cpus", "num_gpus", "include_dashboard"):
+            settings.pop(local_only, None)
+        settings["address"] = runtime.config.hardware.address
+    settings["runtime_env"] = {
+        "env_vars": {"TRANSFER_QUEUE_ENABLE": "1", "TOKENIZERS_PARALLELISM": "false", "NCCL_DEBUG": "WARN"}
+    }
+    settings["logging_level"] = logging.WARNING
+    return {key: value for key, value in settings.items() if value is not None}
+
+
+def _watch_processes(folder: Path, runtime: Runtime, ended: threading.Event) -> None:
+    """Notice a worker that died: verl itself would wait for it for ever.
+
+    The trainer stops at its next look at the failure; where it hangs in a call to the lost worker,
+    this process ends itself after a minute, and the launcher removes what is left.
+    """
+    import psutil
+
+    own = psutil.Process()
+    watched = [p for p in own.children(recursive=True) if _essential(p)]
+
+    def watch() -> None:
+        while not ended.wait(1.0):
+            lost = [p for p in watched if not p.is_running() or p.status() == psutil.STATUS_ZOMBIE]
+            if lost and read_failure(folder) is None:
+                names = ", ".join(sorted({names_of[p.pid] for p in lost}))
+                problem = RunStopped(f"a worker process died: {names}. Its log is in the run's log; was it out of memory?")
+                write_failure(folder, problem)
+                runtime.events.emit(Warned(str(problem)))
+                if not ended.wait(RESCUE_SECONDS):
+                    os._exit(EXIT_FAILED)
+
+    names_of = {p.pid: " ".join(p.cmdline()[:1]) or p.name() for p in watched}
+    threading.Thread(target=watch, name="watch-processes", daemon=True).start()
+
+
+def _essential(process: Any) -> bool:
+    """Whether the run cannot go on without this process."""
+    import psutil
+
+    try:
+        title = " ".join(process.cmdline()[:1]) or process.name()
+    except psutil.Error:
+        return False
+    return title.startswith("VLLM::") or (title.startswith("ray::") and not any(word in title for word in ("IDLE", "Agent:", "DashboardAgent", "RuntimeEnvAgent")))
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,155 @@
+"""Starting a training run as a process group of its own, and ending it without remains."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+from omegaconf import OmegaConf
+
+from agentrl.config import TrainConfig
+from agentrl.errors import ConfigError
+from agentrl.registry import find_env
+from agentrl.train import cpu
+from agentrl.train.agent_loop_file import write_agent_loop_file
+from agentrl.train.dataset import write_tasks
+from agentrl.train.failure import FILE, read_failure
+from agentrl.train.resolve import resolve
+
+RUN_VARIABLE = "AGENTRL_RUN"
+"""Set in every process of a run, to the run folder; what carries it is swept at the end."""
+
+MINIMUM_FREE_BYTES = 500 << 20
+
+
+class Training:
+    """One training run.
+
+    Args:
+        config: its settings.
+        folder: its run folder, which exists.
+        model: folder of the policy to start from.
+    """
+
+    def __init__(self, config: TrainConfig, folder: Path, model: Path) -> None:
+        self.config, self.folder, self.model = config, folder.resolve(), model
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def prepare(self) -> None:
+        """Write what the run's processes read: tasks and verl's configuration.
+
+        Raises:
+            ConfigError: a setting does not fit, or there is no room for the run.
+            DataError: tasks cannot be read.
+        """
+        free = shutil.disk_usage(self.folder).free
+        if free < MINIMUM_FREE_BYTES:
+            raise ConfigError(
+                f"Only {free >> 20} MB are free for {self.folder}; a run needs {MINIMUM_FREE_BYTES >> 20} MB. "
+                "Make room, or name another folder with runs=."
+            )
+        env = find_env(self.config.env, self.config.environment_options)
+        algorithm = self.config.algorithm
+        write_tasks(env, self.folder, test_limit=self.config.eval.tasks, train_minimum=algorithm.tasks_per_step)
+        write_agent_loop_file(self.folder)
+        composed = resolve(self.config, model=str(self.model), run=str(self.folder))
+        OmegaConf.save(composed, self.folder / "verl.yaml")
+        (self.folder / FILE).unlink(missing_ok=True)
+
+    def start(self) -> None:
+        """Prepare the run and start its driver, in a session of its own."""
+        self.prepare()
+        log = (self.folder / "log.txt").open("ab")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "agentrl.train.driver", str(self.folder)],
+            env={**os.environ, **self.environment()},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        log.close()
+
+    def environment(self) -> dict[str, str]:
+        """Variables for every process of the run."""
+        common = {
+            RUN_VARIABLE: str(self.folder),
+            "TOKENIZERS_PARALLELISM": "false",
+            "HYDRA_FULL_ERROR": "1",
+            "PYTHONUNBUFFERED": "1",
+            "RAY_DEDUP_LOGS": "0",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "VLLM_NO_USAGE_STATS": "1",
+            "VERL_LOGGING_LEVEL": "WARN",
+            "VLLM_LOGGING_LEVEL": "WARNING",
+        }
+        if self.config.hardware.device != "cpu":
+            return common
+        roles = [name for name, wanted in (("reference", self.config.algorithm.kl_coefficient > 0),
+                                           ("critic", self.config.algorithm.name == "ppo")) if wanted]  # fmt: skip
+        cache = {"VLLM_CPU_KVCACHE_SPACE": str(max(1, round(self.config.hardware.engine_memory)))}
+        return common | cpu.environment(os.cpu_count() or 1, roles) | cache
+
+    def poll(self) -> int | None:
+        """The driver's exit status, or ``None`` while it runs; the end sweeps what is left."""
+        assert self._process is not None, "start() comes first"
+        status = self._process.poll()
+        if status is not None:
+            self._sweep()
+        return status
+
+    def interrupt(self) -> None:
+        """Ask the run to keep a checkpoint of its last finished step and end."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+
+    def kill(self) -> None:
+        """End the run at once, with every process it started."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        self._sweep()
+
+    def failure(self) -> str | None:
+        """Why the run ended early, for a person to read; ``None`` if it did not."""
+        record = read_failure(self.folder)
+        if record is not None:
+            return record["message"]
+        if self._process is not None and self._process.poll():
+            return f"The driver ended with status {self._process.returncode} and left no reason; see the log."
+        return None
+
+    def _sweep(self) -> None:
+        """End every process that carries the run's variable: Ray's daemons and workers, vLLM's."""
+        deadline = time.monotonic() + 10
+        while (left := self._processes()) and time.monotonic() < deadline:
+            for process in left:
+                try:
+                    process.kill()
+                except psutil.NoSuchProcess:
+                    continue
+            psutil.wait_procs(left, timeout=2)
+
+    def _processes(self) -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.pid != os.getpid() and process.environ().get(RUN_VARIABLE) == str(self.folder):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return [process for process in found if process.status() != psutil.STATUS_ZOMBIE]
+
+
+def read_certificate(folder: Path) -> dict[str, Any] | None:
+    """The run's ``doctor.json``, or ``None`` before its first step ended."""
+    path = folder / "doctor.json"
+    return json.loads(path.read_text()) if path.is_file() else None

@@ -1,0 +1,73 @@
+"""A training step in plain numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from agentrl.doctor import Row
+
+FROM_VERL = {
+    "actor/entropy": "actor/entropy",
+    "actor/pg_loss": "actor/loss",
+    "actor/grad_norm": "actor/grad_norm",
+    "actor/pg_clipfrac": "actor/clip_fraction",
+    "actor/ppo_kl": "actor/kl_to_old",
+    "actor/lr": "actor/learning_rate",
+    "actor/kl_loss": "actor/kl_to_reference",
+    "critic/vf_loss": "critic/loss",
+    "critic/vf_explained_var": "critic/explained_variance",
+    "training/rollout_probs_diff_mean": "engine/probability_difference_mean",
+    "training/rollout_probs_diff_max": "engine/probability_difference_max",
+}
+
+
+def step_metrics(
+    rows: Sequence[Row], metrics: Mapping[str, Any], timing: Mapping[str, float], *, expected: int
+) -> dict[str, float]:
+    """What a person watches, by name.
+
+    ``time/generate`` and ``time/tools`` split the wall time of the rollout in proportion to what
+    the episodes spent in each, since both go on at once.
+
+    Args:
+        rows: the step's rows.
+        metrics: verl's metrics.
+        timing: verl's timings, in seconds.
+        expected: episodes the step asked for; those missing were void.
+    """
+    episodes = list({row.session: row.episode for row in rows}.values())
+    generate = sum(episode["generate_seconds"] for episode in episodes)
+    tools = sum(episode["tool_seconds"] for episode in episodes)
+    rollout, share = timing.get("gen", 0.0), generate / (generate + tools) if generate + tools else 1.0
+    train = sum(timing.get(name, 0.0) for name in
+                ("old_log_prob", "ref", "values", "adv", "update_critic", "update_actor"))  # fmt: skip
+    step, sync = timing.get("step", 0.0), timing.get("update_weights", 0.0)
+    calls = sum(episode["calls"] for episode in episodes)
+    result = {
+        "reward/mean": _mean(episodes, "reward"),
+        "success/mean": _mean(episodes, "success"),
+        "calls/mean": _mean(episodes, "calls"),
+        "calls/error_share": sum(e["call_errors"] for e in episodes) / calls if calls else 0.0,
+        "turns/mean": _mean(episodes, "turns"),
+        "tokens/mean": _mean(episodes, "tokens"),
+        "tokens/per_second": sum(e["tokens"] for e in episodes) / rollout if rollout else 0.0,
+        "truncated": sum(episode["status"] == "truncated" for episode in episodes) / max(1, len(episodes)),
+        "voided": float(expected - len(episodes)),
+        "time/step": step,
+        "time/generate": rollout * share,
+        "time/tools": rollout * (1 - share),
+        "time/train": train,
+        "time/sync": sync,
+        "time/checkpoint": timing.get("save_checkpoint", 0.0),
+    }
+    result["time/other"] = max(0.0, step - rollout - train - sync - result["time/checkpoint"])
+    names = sorted({name for episode in episodes for name in episode["rewards"]})
+    result |= {f"reward/{name}": float(np.mean([e["rewards"].get(name, 0.0) for e in episodes])) for name in names}
+    return result | {ours: float(metrics[theirs]) for theirs, ours in FROM_VERL.items() if theirs in metrics}
+
+
+def _mean(episodes: Sequence[Mapping[str, Any]], key: str) -> float:
+    return float(np.mean([float(episode[key]) for episode in episodes])) if episodes else 0.0

@@ -1,0 +1,91 @@
+"""verl's inference servers as a policy of the episode loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agentrl.errors import EngineError
+from agentrl.observation import Image
+from agentrl.rollout.policy import Generation, Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """What the engine was given and what it sampled, kept apart from the trajectory for the doctor."""
+
+    prompt_ids: list[int]
+    token_ids: list[int]
+    logprobs: list[float]
+
+
+class VerlPolicy:
+    """Generates with verl's ``LLMServerClient``.
+
+    One request id per episode keeps an episode on one replica, where its prefix is cached.
+
+    Args:
+        client: verl's client.
+        seconds: limit of one generation.
+    """
+
+    def __init__(self, client: Any, seconds: float) -> None:
+        self._client = client
+        self._seconds = seconds
+        self._ledger: dict[str, list[LedgerEntry]] = defaultdict(list)
+
+    async def generate(
+        self, prompt_ids: Sequence[int], sampling: Sampling, *, episode: str, images: Sequence[Image] = ()
+    ) -> Generation:
+        """Sample one turn.
+
+        Raises:
+            EngineError: the engine failed, is gone, or did not answer in time.
+        """
+        parameters: dict[str, Any] = {
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": -1,
+            "repetition_penalty": 1.0,
+            "logprobs": True,
+            "max_tokens": sampling.max_tokens,
+            "stop_token_ids": list(sampling.stop_token_ids),
+        }
+        if sampling.seed is not None:
+            parameters["seed"] = sampling.seed
+        if sampling.stop_strings:
+            parameters |= {"stop": list(sampling.stop_strings), "include_stop_str_in_output": True}
+        try:
+            output = await asyncio.wait_for(
+                self._client.generate(episode, prompt_ids=list(prompt_ids), sampling_params=parameters),
+                self._seconds,
+            )
+        except TimeoutError as problem:
+            raise EngineError(
+                f"The inference engine did not answer within {self._seconds:g} s (rollout.response_seconds)."
+            ) from problem
+        except Exception as problem:  # Ray wraps whatever the replica raised
+            raise EngineError(f"The inference engine failed: {type(problem).__name__}: {problem}") from problem
+        return self._generation(list(prompt_ids), output, sampling, episode)
+
+    def _generation(self, prompt_ids: list[int], output: Any, sampling: Sampling, episode: str) -> Generation:
+        tokens = list(output.token_ids)
+        if output.stop_reason == "aborted" or not tokens or output.log_probs is None:
+            raise EngineError(f"The inference engine gave up on a turn (stop reason {output.stop_reason!r}).")
+        stopped = len(tokens) < sampling.max_tokens or tokens[-1] in sampling.stop_token_ids
+        logprobs = list(output.log_probs)
+        self._ledger[episode].append(LedgerEntry(prompt_ids, tokens, logprobs))
+        version = output.extra_fields.get("global_steps")
+        return Generation(
+            token_ids=tokens,
+            logprobs=logprobs,
+            versions=[-1 if version is None else int(version)] * len(tokens),
+            stop_reason="stop" if stopped else "length",
+        )
+
+    def take_ledger(self, episode: str) -> list[LedgerEntry]:
+        """The episode's generations, of all attempts and in order; forgotten afterwards."""
+        return self._ledger.pop(episode, [])

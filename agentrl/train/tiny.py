@@ -1,0 +1,140 @@
+"""The embedded policy: a small Qwen3 transformer with a vocabulary of its own.
+
+About a million parameters learn one environment's dialogues in minutes on two cores. What makes
+that possible is the vocabulary: digits and signs are tokens by themselves, so that copying a number
+is copying tokens, while the words that recur in an environment shrink to few tokens.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agentrl.chat import Chat
+from agentrl.chat.detect import CHAT_FILE
+from agentrl.errors import ModelUnsupported
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+SPECIAL_TOKENS = (PAD, START, END, "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")
+VOCABULARY = 512
+CONTEXT = 1024
+"""Longest sequence in tokens."""
+
+CHAT_OPTIONS = {"renderer": "chatml-json", "tools_in_prompt": False}
+"""A policy that was taught its tools by demonstration needs no list of them in every prompt."""
+
+# One token each, wherever they stand: what expressions are made of.
+_ALONE = r"[0-9]|[-+*/%(),.=]"
+
+# For tools that read a chat template; our own chat package renders by itself.
+_TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] "
+    "+ '<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+
+
+def make_tokenizer(texts: Iterable[str] = (), size: int = VOCABULARY) -> PreTrainedTokenizerFast:
+    """A byte-level BPE vocabulary learnt from ``texts``; it encodes any text, known or not.
+
+    Args:
+        texts: the same texts give the same vocabulary. With none, every byte is a token.
+        size: at most so many tokens, special ones included.
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_ALONE), "isolated"),
+            pre_tokenizers.Split(Regex(r"\s"), "merged_with_next"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=END,
+        pad_token=PAD,
+        additional_special_tokens=list(SPECIAL_TOKENS[1:2] + SPECIAL_TOKENS[3:]),
+        chat_template=_TEMPLATE,
+        model_max_length=CONTEXT,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> PreTrainedModel:
+    """A fresh model for ``tokenizer``: 4 layers of width 128, float32."""
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(seed)
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        head_dim=32,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return Qwen3ForCausalLM(config)
+
+
+def chat(tokenizer: Any) -> Chat:
+    """The chat format that the embedded policy is taught."""
+    options = {name: value for name, value in CHAT_OPTIONS.items() if name != "renderer"}
+    return Chat(tokenizer, str(CHAT_OPTIONS["renderer"]), options=options)
+
+
+def load(folder: Path) -> tuple[Any, PreTrainedModel]:
+    """The tokenizer and, in float32, the model of a folder.
+
+    Raises:
+        ModelUnsupported: they cannot be loaded.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    except (OSError, ValueError, KeyError) as problem:
+        raise ModelUnsupported(f"The model in {str(folder)!r} cannot be loaded: {problem}") from problem
+    return tokenizer, model
+
+
+def save(model: PreTrainedModel, tokenizer: Any, folder: Path, *, like: Path | None = None) -> None:
+    """Write a model folder: bfloat16 weights, tokenizer, and which chat format it speaks.
+
+    Args:
+        model: is left in bfloat16.
+        like: a folder whose chat format is kept; by default it is the embedded policy's.
+    """
+    import torch
+
+    folder.mkdir(parents=True, exist_ok=True)
+    model.to(torch.bfloat16).save_pretrained(folder)  # type: ignore[call-arg, unused-ignore]
+    tokenizer.save_pretrained(folder)
+    if like is None:
+        (folder / CHAT_FILE).write_text(json.dumps(CHAT_OPTIONS, indent=2) + "\n", encoding="utf-8")
+    elif (like / CHAT_FILE).is_file():
+        shutil.copyfile(like / CHAT_FILE, folder / CHAT_FILE)

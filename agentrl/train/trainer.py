@@ -1,0 +1,163 @@
+"""verl's synchronous PPO trainer with our evaluation, events, checkpoints and doctor."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import transfer_queue as tq
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils import tensordict_utils as tu
+
+from agentrl.config import TrainConfig
+from agentrl.doctor import examine_step
+from agentrl.errors import InfrastructureError
+from agentrl.events import CheckpointSaved, DoctorReported, EvalFinished, EventSink, StageStarted, StepFinished, Warned
+from agentrl.evaluate.statistics import wilson_interval
+from agentrl.train.batch import fetch_rows
+from agentrl.train.certificate import Certificate
+from agentrl.train.failure import check_run
+from agentrl.train.metrics import step_metrics
+
+
+class AgentTrainer(PPOTrainerSync):  # type: ignore[misc]
+    """Trains on the rows that the episode loop puts into TransferQueue.
+
+    Args:
+        composed: verl's configuration.
+        config: the run's.
+        folder: the run folder.
+        events: where events go.
+    """
+
+    def __init__(self, composed: Any, config: TrainConfig, folder: Path, events: EventSink) -> None:
+        super().__init__(composed)
+        self._settings, self._folder, self._events = config, folder, events
+        self._certificate = Certificate(folder)
+        self._first_step: int | None = None
+
+    def fit(self, agent_loop_manager: Any) -> None:
+        """Train; keeps a checkpoint of the last finished step when the run is stopped."""
+        try:
+            super().fit(agent_loop_manager)
+        except Exception:
+            self._rescue()
+            raise
+
+    def on_train_begin(self) -> None:
+        """Before the first step."""
+        self._events.emit(StageStarted("training"))
+
+    def on_step_end(self) -> None:
+        """After an update: give the engine the new weights, unless the run must stop."""
+        check_run(self._folder)
+        super().on_step_end()
+
+    def _step_once(self, metrics: dict[str, Any], timing_raw: dict[str, float], sample_batch_size: int) -> KVBatchMeta:
+        try:
+            batch: KVBatchMeta = super()._step_once(metrics, timing_raw, sample_batch_size)
+        except IndexError as problem:
+            check_run(self._folder)
+            raise InfrastructureError(
+                f"Every episode of step {self.global_steps} was void, so there is nothing to train on. The events "
+                "name the reasons; the engine or the tools' machines are down."
+            ) from problem
+        return batch
+
+    def _validate(self) -> dict[str, float]:
+        """Evaluate on the held-out tasks; void episodes count for nothing."""
+        self._events.emit(StageStarted("evaluating", f"after {self.global_steps} steps"))
+        episodes: list[dict[str, Any]] = []
+        for rows in self.val_dataloader:
+            rows["uid"] = np.array([uuid.uuid4().hex for _ in rows["raw_prompt"]], dtype=object)
+            batch = tu.get_tensordict(rows)
+            tu.assign_non_tensor_data(batch, "global_steps", self.global_steps)
+            tu.assign_non_tensor_data(batch, "validate", True)
+            tag = {"is_prompt": True, "status": "pending", "global_steps": self.global_steps}
+            tq.kv_batch_put(keys=list(rows["uid"]), partition_id="val", tags=[tag] * len(batch))
+            self.agent_loop_manager.generate_sequences(batch)
+            done, _ = self.replay_buffer.sample(self.global_steps, partition_id="val", batch_size=len(batch))
+            if done.keys:
+                data = tq.kv_batch_get(keys=done.keys, partition_id="val", select_fields=["extra_fields"])
+                last_rows = {key.rpartition("_")[0]: extra["episode"] for key, extra in
+                             zip(done.keys, data["extra_fields"], strict=True)}  # fmt: skip
+                episodes.extend(last_rows.values())
+                tq.kv_clear(keys=done.keys, partition_id="val")
+        return self._report_evaluation(episodes)
+
+    def _report_evaluation(self, episodes: list[dict[str, Any]]) -> dict[str, float]:
+        if not episodes:
+            check_run(self._folder)
+            raise InfrastructureError("Every episode of the evaluation was void; the events name the reasons.")
+        successes = sum(episode["success"] for episode in episodes)
+        success, reward = successes / len(episodes), float(np.mean([episode["reward"] for episode in episodes]))
+        low, high = wilson_interval(successes, len(episodes))
+        self._events.emit(
+            EvalFinished(self.global_steps, success, low, high, episodes=len(episodes), reward=reward)
+        )
+        if self.global_steps < self.total_training_steps:
+            self._events.emit(StageStarted("training"))
+        return {"eval/success": success, "eval/reward": reward}
+
+    def _compute_metrics(
+        self, batch: KVBatchMeta, metrics: dict[str, Any], timing_raw: dict[str, float], global_steps: int, epoch: int
+    ) -> None:
+        super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
+        if self._first_step is None:
+            self._first_step = global_steps
+        examined = global_steps in (self._first_step, self.total_training_steps)
+        rows = fetch_rows(batch, tokens=examined)
+        if examined:
+            report = examine_step(rows, step=global_steps, algorithm=self._settings.algorithm)
+            self._certificate.add(report)
+            self._events.emit(
+                DoctorReported(global_steps, report.passed, {check.name: check.detail for check in report.checks})
+            )
+        expected = self._settings.algorithm.tasks_per_step * self._settings.algorithm.group_size
+        self._events.emit(
+            StepFinished(
+                global_steps, self.total_training_steps, step_metrics(rows, metrics, timing_raw, expected=expected)
+            )
+        )
+
+    def _save_checkpoint(self) -> None:
+        """Save; one that cannot be written is removed and the run goes on, unless it was the last."""
+        path = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
+        try:
+            super()._save_checkpoint()
+        except Exception as problem:
+            shutil.rmtree(path, ignore_errors=True)
+            message = (
+                f"The checkpoint of step {self.global_steps} could not be written to {path} ({_root(problem)}). "
+                "Earlier checkpoints are kept. Make room, or name another folder with runs=."
+            )
+            if self.global_steps >= self.total_training_steps:
+                raise InfrastructureError(message) from problem
+            self._events.emit(Warned(message))
+            return
+        self._events.emit(CheckpointSaved(self.global_steps, str(path)))
+
+    def _rescue(self) -> None:
+        """Keep the weights of the last finished step, if the training workers still can."""
+        self.global_steps = finished = self.global_steps - 1
+        folder = Path(self.config.trainer.default_local_dir)
+        if finished < 1 or (folder / f"global_step_{finished}").exists():
+            return
+        self._attempt(self._save_checkpoint, "No checkpoint could be kept")
+
+    def _attempt(self, action: Callable[[], None], message: str) -> None:
+        try:
+            action()
+        except Exception as problem:  # the reason the run stopped matters more than this one
+            self._events.emit(Warned(f"{message}: {_root(problem)}"))
+
+
+def _root(problem: BaseException) -> str:
+    """The last line of an error, which Ray buries under the stacks of other processes."""
+    lines = [line for line in str(problem).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(problem).__name__
