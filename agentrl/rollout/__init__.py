@@ -1,0 +1,30 @@
+"""The rollout: episodes played turn by turn, with limits, into exact trajectories.
+
+:class:`EpisodeRunner` plays one episode, :func:`run_episodes` many at once; a :class:`Policy` is
+what they sample from. Training, evaluation, benchmarks and demonstrations all use this loop.
+"""
+
+from __future__ import annotations
+
+from agentrl.rollout.episode import EpisodeRunner, succeeded
+from agentrl.rollout.policy import Generation, Policy, Sampling, Scene, SceneAware, SimulatedPolicy
+from agentrl.rollout.scheduler import Job, Progress, run_episodes
+from agentrl.rollout.scripted import ScriptedPolicy
+from agentrl.rollout.seeds import derive_seed, episode_seed
+
+__all__ = [
+    "EpisodeRunner",
+    "Generation",
+    "Job",
+    "Policy",
+    "Progress",
+    "Sampling",
+    "Scene",
+    "SceneAware",
+    "ScriptedPolicy",
+    "SimulatedPolicy",
+    "derive_seed",
+    "episode_seed",
+    "run_episodes",
+    "succeeded",
+]

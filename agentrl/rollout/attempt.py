@@ -1,0 +1,374 @@
+"""One attempt at an episode: set up, turn by turn to an ending, judged, cleaned up."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from agentrl.config import Rollout
+from agentrl.env import Env
+from agentrl.errors import DataError, EngineError, EpisodeTimeout, ModelUnsupported
+from agentrl.events import EventSink, ToolCalled, TurnGenerated
+from agentrl.observation import Image, Observation
+from agentrl.reward import score_episode
+from agentrl.rollout.policy import Generation, Policy, Sampling, Scene, SceneAware
+from agentrl.rollout.seeds import derive_seed
+from agentrl.rollout.sessions import EpisodeSessions
+from agentrl.rollout.toolbox import ToolBox, ToolLedger, kept, unicode, user_code
+from agentrl.rollout.waiting import OutOfTime, StrayExit, finish_quietly, to_the_end, within
+from agentrl.tool import BlockingCalls, ToolContext
+from agentrl.trajectory import Message, Segment, Status, Trajectory, Turn
+
+if TYPE_CHECKING:
+    from agentrl.chat import Chat, ParsedTurn
+    from agentrl.sandbox import Sandbox
+
+T = TypeVar("T")
+MakeMessages = Callable[[Sequence[str]], list[Message]]
+
+CLOSE_SECONDS = 10.0
+"""How long each tool, session and environment may take to close."""
+
+FIT_ROUNDS = 4
+"""Tries at shortening observations: a text may have a token more in its place than alone."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all episodes of a runner share; see :class:`agentrl.rollout.EpisodeRunner`."""
+
+    env: Env
+    chat: Chat
+    policy: Policy
+    limits: Rollout
+    sandbox: Sandbox | None
+    events: EventSink
+    clock: Callable[[], float] | None
+    keep_characters: int
+    ledger: ToolLedger = field(default_factory=ToolLedger)
+    blocking: BlockingCalls = field(default_factory=BlockingCalls)
+
+
+class Ended(Exception):
+    """The episode is over; how, and why in words."""
+
+    def __init__(self, status: Status, reason: str) -> None:
+        super().__init__(reason)
+        self.status, self.reason = status, reason
+
+
+class Attempt:
+    """Plays an episode once, into a trajectory.
+
+    Args:
+        setting: what it shares with other episodes.
+        trajectory: an empty one; filled in as the episode goes on.
+        sampling: temperature, top-p and stops of every turn.
+        seed: the episode's, if its sampling is to be repeatable.
+        name: by which the policy knows this attempt.
+    """
+
+    def __init__(
+        self, setting: Setting, trajectory: Trajectory, sampling: Sampling, *, seed: int | None, name: str
+    ) -> None:
+        self._setting, self._trajectory, self._sampling = setting, trajectory, sampling
+        self._seed, self._name = seed, name
+        self._limits, self._chat = setting.limits, setting.chat
+        self._clock = setting.clock or asyncio.get_running_loop().time
+        self._began = self._clock()
+        self._tool_seconds = 0.0
+        self._prompt_length = 0
+        self._images: list[Image] = []
+        self._sessions = EpisodeSessions(setting.sandbox)
+        self._env: Env | None = None
+        self._tools: ToolBox | None = None
+
+    def elapsed(self) -> float:
+        """Seconds since the attempt began."""
+        return self._clock() - self._began
+
+    def left(self) -> float:
+        """Seconds left to it."""
+        return self._limits.episode_seconds - self.elapsed()
+
+    async def run(self) -> None:
+        """Play to an ending, judge, and close everything, whatever happens.
+
+        Raises:
+            InfrastructureError: the attempt is void.
+            UsageError: the run has to stop.
+        """
+        try:
+            await self._play_and_judge()
+        finally:
+            await to_the_end(self._close())
+
+    async def _play_and_judge(self) -> None:
+        trajectory = self._trajectory
+        try:
+            env, tools = await self._set_up()
+            while True:
+                await self._turn(env, tools)
+        except Ended as ending:
+            trajectory.status, trajectory.reason = ending.status, ending.reason
+        trajectory.seconds = self.elapsed()
+        assert self._env is not None
+        await self._judge(self._env)
+
+    async def _set_up(self) -> tuple[Env, ToolBox]:
+        setting, task = self._setting, self._trajectory.task
+        with user_code(f"Environment {setting.env.name}: spawn()"):
+            env = setting.env.spawn()
+        self._env = env
+        await self._users(f"Environment {env.name}: reset()", env.reset(task))
+        context = ToolContext(task, self._trajectory.id, self._sessions.open, setting.blocking)
+        tools = ToolBox.of(env, context, self._limits, setting.ledger, setting.keep_characters)
+        self._tools = tools
+        await self._users(f"Opening the tools of environment {env.name}", tools.open())
+        with user_code(f"Environment {env.name}: messages()"):
+            messages = list(env.messages(task))
+        prompt = self._chat.prompt(messages, tools.schemas)
+        if len(prompt) > self._limits.max_prompt_tokens:
+            raise DataError(
+                f"The prompt of task {task.id} of environment {env.name} has {len(prompt)} tokens (tool "
+                "descriptions "
+                f"included), more than rollout.max_prompt_tokens={self._limits.max_prompt_tokens}. Raise "
+                "that, or "
+                "leave the task out."
+            )
+        self._prompt_length = len(prompt)
+        self._trajectory.messages = messages
+        self._trajectory.segments = [Segment(prompt)]
+        if isinstance(setting.policy, SceneAware):
+            seed = derive_seed(task.id, self._name) if self._seed is None else self._seed
+            setting.policy.begin(self._name, Scene(env, task, seed, tools.schemas, messages))
+        return env, tools
+
+    async def _turn(self, env: Env, tools: ToolBox) -> None:
+        """One generation and what came of it.
+
+        Raises:
+            Ended: it was the last.
+        """
+        turn, parsed = await self._sample(tools)
+        if parsed.calls:
+            make, texts = await self._call(turn, parsed, tools)
+        else:
+            make, texts = await self._reply(turn, parsed, env)
+        if len(self._trajectory.turns) >= self._limits.max_turns:
+            self._trajectory.messages += make(texts)
+            raise Ended("truncated", f"the turn limit: rollout.max_turns={self._limits.max_turns}")
+        self._go_on(turn, make, texts, tools)
+
+    async def _sample(self, tools: ToolBox) -> tuple[Turn, ParsedTurn]:
+        trajectory, segment = self._trajectory, self._trajectory.segments[-1]
+        index, prompt, started = len(trajectory.turns), list(segment.token_ids), self.elapsed()
+        sampling = dataclasses.replace(
+            self._sampling,
+            max_tokens=min(self._limits.max_turn_tokens, self._room(len(prompt))),
+            seed=None if self._seed is None else derive_seed(self._seed, index),
+        )
+        generation = await self._generate(prompt, sampling)
+        seconds = self.elapsed() - started
+        if len(generation.token_ids) > sampling.max_tokens:
+            raise EngineError(
+                f"The engine returned {len(generation.token_ids)} tokens where at most {sampling.max_tokens} "
+                "were asked for."
+            )
+        start, end = segment.add_sampled(generation.token_ids, generation.logprobs, generation.versions)
+        parsed = _printable(self._chat.parse(prompt, generation.token_ids, tools.schemas))
+        turn = Turn(
+            index=index, segment=len(trajectory.segments) - 1, start=start, end=end, text=parsed.content,
+            raw=self._chat.decode(generation.token_ids), reasoning=parsed.reasoning,
+            stop_reason=generation.stop_reason, started=started, generate_seconds=seconds,
+        )  # fmt: skip
+        trajectory.turns.append(turn)
+        trajectory.messages.append(self._chat.assistant_message(parsed))
+        self._setting.events.emit(
+            TurnGenerated(trajectory.id, index, end - start, seconds, generation.stop_reason)
+        )
+        return turn, parsed
+
+    async def _generate(self, prompt: list[int], sampling: Sampling) -> Generation:
+        left, limit = self.left(), self._limits.response_seconds
+        if left <= 0:
+            self._out_of_time("before the next turn")
+        policy = self._setting.policy
+        try:
+            return await within(
+                policy.generate(prompt, sampling, episode=self._name, images=tuple(self._images)),
+                min(left, limit),
+            )
+        except StrayExit as problem:
+            raise EngineError(f"The engine gave up on a generation: {problem}.") from problem
+        except OutOfTime:
+            if left <= limit:
+                self._out_of_time("while the engine was generating")
+            raise EngineError(
+                f"The engine did not end a turn in {limit:g} s (rollout.response_seconds). It hangs, or it "
+                "is too "
+                "slow for so many tokens."
+            ) from None
+
+    async def _call(self, turn: Turn, parsed: ParsedTurn, tools: ToolBox) -> tuple[MakeMessages, list[str]]:
+        """Answer the turn's calls; returns what to show and how."""
+        trajectory, started = self._trajectory, self.elapsed()
+        turn.calls = await tools.answer(parsed.calls, elapsed=self.elapsed, left=self.left)
+        turn.tool_seconds = self.elapsed() - started
+        self._tool_seconds += turn.tool_seconds
+        for call in turn.calls:
+            self._setting.events.emit(
+                ToolCalled(trajectory.id, turn.index, call.name or "", call.status, call.seconds)
+            )
+        if turn.stop_reason == "length" and all(call.error is not None for call in parsed.calls):
+            self._cut_off(turn)
+        texts = []
+        for call in turn.calls:
+            self._look(call.observation, f"Tool {call.name}")
+            text, cut = self._chat.truncate(call.observation.text, self._limits.max_observation_tokens)
+            call.truncated = call.truncated or cut
+            call.observation_tokens = len(self._chat.encode(text))
+            texts.append(text)
+
+        def make(texts: Sequence[str]) -> list[Message]:
+            return self._chat.observation_messages(parsed.calls, list(texts))
+
+        last = next((call for call in turn.calls if call.observation.done), None)
+        if last is not None:
+            trajectory.messages += make(texts)
+            raise Ended("finished", f"tool {last.name} ended the episode")
+        if self.left() <= 0:
+            trajectory.messages += make(texts)
+            self._out_of_time("during tool calls")
+        return make, texts
+
+    async def _reply(self, turn: Turn, parsed: ParsedTurn, env: Env) -> tuple[MakeMessages, list[str]]:
+        """Ask the environment to answer a turn without calls; returns what to show and how."""
+        if turn.stop_reason == "length":
+            self._cut_off(turn)
+        answer = await self._users(f"Environment {env.name}: reply()", env.reply(parsed.content))
+        if answer is None:
+            raise Ended("finished", "the model gave its answer")
+        observation, _ = kept(Observation.of(answer), self._setting.keep_characters)
+        self._look(observation, f"Environment {env.name}")
+        text, _ = self._chat.truncate(observation.text, self._limits.max_observation_tokens)
+
+        def make(texts: Sequence[str]) -> list[Message]:
+            return [{"role": "user", "content": text} for text in texts]
+
+        if observation.done:
+            self._trajectory.messages += make([text])
+            raise Ended("finished", f"environment {env.name} ended the episode")
+        return make, [text]
+
+    def _go_on(self, turn: Turn, make: MakeMessages, texts: list[str], tools: ToolBox) -> None:
+        """Append what the model sees next, shortened until a token can be sampled after it.
+
+        Raises:
+            Ended: even then it does not fit.
+        """
+        trajectory, segment = self._trajectory, self._trajectory.segments[turn.segment]
+        prompt, completion = segment.token_ids[: turn.start], segment.token_ids[turn.start : turn.end]
+        for _ in range(FIT_ROUNDS):
+            messages = make(texts)
+            extended = self._chat.extend(prompt, completion, messages, tools.schemas)
+            following = extended or self._chat.prompt([*trajectory.messages, *messages], tools.schemas)
+            over = 1 - self._room(len(following))
+            if over <= 0:
+                break
+            shorter = self._shorten(texts, over)
+            if shorter is None:
+                break
+            texts = shorter
+            for call, text in zip(turn.calls, texts, strict=False):
+                call.truncated, call.observation_tokens = True, len(self._chat.encode(text))
+        trajectory.messages += messages
+        if over > 0:
+            raise Ended("truncated", self._token_limit())
+        if extended is None:
+            trajectory.segments.append(Segment(following))
+        else:
+            segment.add_context(following[len(segment.token_ids) :])
+
+    def _shorten(self, texts: list[str], over: int) -> list[str] | None:
+        """The texts with ``over`` tokens less in all, each losing its share; ``None`` if none is left."""
+        sizes = [len(self._chat.encode(text)) for text in texts]
+        total = sum(sizes)
+        if total <= over:
+            return None
+        return [
+            self._chat.truncate(text, size * (total - over) // total)[0]
+            for text, size in zip(texts, sizes, strict=True)
+        ]
+
+    def _room(self, length: int) -> int:
+        """Tokens that may follow a context of this length."""
+        return self._prompt_length + self._limits.max_trajectory_tokens - length
+
+    def _look(self, observation: Observation, source: str) -> None:
+        """Take the images of an observation to the model."""
+        if not observation.images:
+            return
+        if not getattr(self._chat, "supports_images", False):
+            raise ModelUnsupported(
+                f"{source} returned an image, and the model (chat format {self._chat.name!r}, "
+                f"{self._chat!r}) takes text "
+                "only. Use a vision-language model, or leave out what returns images."
+            )
+        self._images += observation.images
+
+    def _cut_off(self, turn: Turn) -> NoReturn:
+        if self._room(len(self._trajectory.segments[-1].token_ids)) < 1:
+            raise Ended("truncated", self._token_limit())
+        limit = self._limits.max_turn_tokens
+        raise Ended("truncated", f"the token limit of turn {turn.index}: rollout.max_turn_tokens={limit}")
+
+    def _token_limit(self) -> str:
+        return f"the token limit: rollout.max_trajectory_tokens={self._limits.max_trajectory_tokens}"
+
+    def _out_of_time(self, when: str) -> NoReturn:
+        """Blame what took most of the time: tool calls are the model's choice, all else is machinery."""
+        limit = f"rollout.episode_seconds={self._limits.episode_seconds:g} ran out {when}"
+        if 2 * self._tool_seconds >= self.elapsed():
+            raise Ended("truncated", f"the time limit: {limit}")
+        raise EpisodeTimeout(
+            f"{limit}, with only {self._tool_seconds:.1f} s spent in tool calls: the engine or the "
+            "environment hangs, "
+            "or is too slow for such episodes."
+        ) from None
+
+    async def _users(self, what: str, work: Coroutine[Any, Any, T]) -> T:
+        """Await the user's code in the time left."""
+        try:
+            with user_code(what):
+                return await within(work, self.left())
+        except OutOfTime:
+            self._out_of_time(f"in {what}")
+
+    async def _judge(self, env: Env) -> None:
+        seconds = self._limits.episode_seconds
+        try:
+            with user_code(f"Rewards of environment {env.name}"):
+                await within(score_episode(self._trajectory, env.own_rewards()), seconds)
+        except OutOfTime:
+            raise EpisodeTimeout(
+                f"The rewards of environment {env.name} took longer than rollout.episode_seconds={seconds:g}."
+            ) from None
+
+    async def _close(self) -> None:
+        if isinstance(self._setting.policy, SceneAware):
+            self._setting.policy.end(self._name)
+        if self._tools is not None:
+            await self._tools.close(CLOSE_SECONDS)
+        await self._sessions.close(CLOSE_SECONDS)
+        if self._env is not None:
+            await finish_quietly(self._env.close(), CLOSE_SECONDS, f"closing environment {self._env.name}")
+
+
+def _printable(parsed: ParsedTurn) -> ParsedTurn:
+    """JSON lets a model name a tool with half of a surrogate pair, which no file or tokenizer takes."""
+    calls = (dataclasses.replace(call, name=call.name and unicode(call.name)) for call in parsed.calls)
+    return dataclasses.replace(parsed, calls=tuple(calls))

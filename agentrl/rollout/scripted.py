@@ -1,0 +1,108 @@
+"""A policy that plays an environment's own expert, token by token as a model would sample it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agentrl.env import Expert
+from agentrl.errors import DefinitionError
+from agentrl.observation import Image
+from agentrl.rollout.policy import Generation, Sampling, Scene, as_generated
+from agentrl.rollout.toolbox import user_code
+from agentrl.trajectory import Message
+
+if TYPE_CHECKING:
+    from agentrl.chat import Chat
+
+
+@dataclass(slots=True)
+class _Part:
+    scene: Scene
+    expert: Expert
+    started: bool = False
+
+
+class ScriptedPolicy:
+    """Plays :meth:`agentrl.Env.expert`: for warm-up demonstrations, audits and tests.
+
+    Every message that the expert yields becomes exactly the tokens that a model would have sampled
+    for it, with a log-probability of 0. The expert is sent the texts of the observations as they
+    were shown, in order.
+
+    Args:
+        chat: the chat format of the episodes.
+        version: given to every token.
+    """
+
+    def __init__(self, chat: Chat, *, version: int = 0) -> None:
+        self._chat, self._version = chat, version
+        self._parts: dict[str, _Part] = {}
+
+    def begin(self, episode: str, scene: Scene) -> None:
+        """Start the expert of the episode's environment.
+
+        Raises:
+            DefinitionError: the environment has none.
+            UserCodeError: it raised.
+        """
+        name = scene.env.name
+        with user_code(f"Environment {name}: expert()"):
+            expert = scene.env.expert(scene.task, random.Random(scene.seed))
+        if expert is None:
+            raise DefinitionError(
+                f"Environment {name} has no expert, so nothing can be demonstrated: define expert()."
+            )
+        self._parts[episode] = _Part(scene, expert)
+
+    def end(self, episode: str) -> None:
+        """Let the expert go."""
+        part = self._parts.pop(episode, None)
+        if part is not None:
+            part.expert.close()
+
+    async def generate(
+        self, prompt_ids: Sequence[int], sampling: Sampling, *, episode: str, images: Sequence[Image] = ()
+    ) -> Generation:
+        """The expert's next message, as tokens; ``length`` where they exceed ``max_tokens``.
+
+        Raises:
+            DefinitionError: the expert has nothing more to say, or what it said is no assistant message.
+            UserCodeError: the expert raised.
+        """
+        part = self._parts[episode]
+        message = self._next(part)
+        segments = self._chat.demonstration_segments([*part.scene.messages, message], part.scene.tools)
+        ids, sampled = segments[-1]
+        start = len(ids)
+        while start and sampled[start - 1]:
+            start -= 1
+        return as_generated(ids[start:], sampling, 0.0, self._version)
+
+    def _next(self, part: _Part) -> Message:
+        env, task = part.scene.env.name, part.scene.task.id
+        with user_code(f"Environment {env}: expert()"):
+            try:
+                message = (
+                    part.expert.send(_observed(part.scene.messages)) if part.started else next(part.expert)
+                )
+            except StopIteration:
+                raise DefinitionError(
+                    f"The expert of environment {env} ended while task {task} goes on. Its last message must "
+                    "be one "
+                    "that ends the episode."
+                ) from None
+        part.started = True
+        if not isinstance(message, dict) or message.get("role", "assistant") != "assistant":
+            raise DefinitionError(
+                f"The expert of environment {env} yielded {message!r}, which is no assistant message."
+            )
+        return {"role": "assistant", **message}
+
+
+def _observed(messages: Sequence[Message]) -> list[str]:
+    """The texts of what came after the last assistant message."""
+    last = max(index for index, message in enumerate(messages) if message["role"] == "assistant")
+    return [message["content"] for message in messages[last + 1 :]]

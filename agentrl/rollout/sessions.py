@@ -1,0 +1,80 @@
+"""The sandbox sessions of one episode, shared by the tools that ask for the same limits."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from agentrl.errors import DefinitionError, SandboxUnavailable
+from agentrl.registry import nearest
+from agentrl.rollout.waiting import finish_quietly
+
+if TYPE_CHECKING:
+    from agentrl.sandbox import Sandbox, Session
+
+
+class EpisodeSessions:
+    """Opens sessions on first use and closes them with the episode.
+
+    Args:
+        backend: where they are made; ``None`` where the run has no sandbox.
+    """
+
+    def __init__(self, backend: Sandbox | None) -> None:
+        self._backend = backend
+        self._opening: dict[str, asyncio.Task[Session]] = {}
+        self._closed = False
+
+    async def open(self, options: Mapping[str, Any]) -> Session:
+        """The session for these limits.
+
+        A caller that is cancelled does not cancel the creation, which another may wait for.
+
+        Args:
+            options: fields of :class:`agentrl.sandbox.Limits`, and ``preload``.
+
+        Raises:
+            SandboxUnavailable: the run has no sandbox.
+            DefinitionError: an option is unknown.
+            SandboxError: the backend failed.
+        """
+        key = repr(sorted(options.items()))
+        if key not in self._opening:
+            self._opening[key] = asyncio.ensure_future(self._create(dict(options)))
+        return await asyncio.shield(self._opening[key])
+
+    async def close(self, seconds: float) -> None:
+        """Close every session, each in at most ``seconds``; failures are logged."""
+        opening, self._opening = list(self._opening.values()), {}
+        self._closed = True
+        for task in opening:
+            task.cancel()
+        if opening:
+            await asyncio.wait(opening, timeout=seconds)
+        sessions = [
+            task.result() for task in opening if task.done() and not task.cancelled() and not task.exception()
+        ]
+        await asyncio.gather(
+            *(finish_quietly(s.close(), seconds, "closing a sandbox session") for s in sessions)
+        )
+
+    async def _create(self, options: dict[str, Any]) -> Session:
+        if self._backend is None or self._closed:
+            raise SandboxUnavailable(
+                "A tool asked for a sandbox session, and this run has no sandbox. Set sandbox.backend, or "
+                "leave the "
+                "tool out."
+            )
+        from agentrl.sandbox import Limits
+
+        preload = options.pop("preload", ())
+        known = [field.name for field in dataclasses.fields(Limits)]
+        for name, value in options.items():
+            if name not in known:
+                raise DefinitionError(
+                    f"A tool asked for a sandbox with {name}={value!r}, which is no limit. "
+                    f"{nearest(name, known)}"
+                )
+        return await self._backend.create(Limits(**options), preload=tuple(preload))

@@ -1,0 +1,162 @@
+"""A policy on a vLLM engine of this machine's own; for evaluation. Needs the ``train`` or ``cpu`` extra."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from agentrl.errors import EngineError, ModelUnsupported, UsageError
+from agentrl.observation import Image
+from agentrl.rollout.policy import Generation, Sampling
+
+if TYPE_CHECKING:
+    from vllm.v1.engine.async_llm import AsyncLLM  # type: ignore[import-not-found, import-untyped, unused-ignore]
+
+CLOSE_SECONDS = 20.0
+"""How long the engine's processes may take to end before they are killed."""
+
+ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING", "TOKENIZERS_PARALLELISM": "false"}
+CPU_ENVIRONMENT = {"TORCH_COMPILE_DISABLE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+"""What the engine's processes inherit, unless the user has set it."""
+
+
+class VllmPolicy:
+    """Samples from a model in an engine of its own. Made by :meth:`open`; an async context manager.
+
+    Args:
+        engine: vLLM's asynchronous engine.
+        version: given to every token.
+    """
+
+    def __init__(self, engine: AsyncLLM, *, version: int = 0) -> None:
+        self._engine: Any = engine
+        self._version = version
+        self._numbers = itertools.count()
+
+    @classmethod
+    async def open(
+        cls,
+        model: str,
+        *,
+        device: Literal["cpu", "gpu"] = "cpu",
+        memory: float = 0.5,
+        max_tokens: int = 4096,
+        concurrency: int = 64,
+        tensor_parallel: int = 1,
+        version: int = 0,
+        options: dict[str, Any] | None = None,
+    ) -> Self:
+        """Start an engine; takes half a minute.
+
+        Args:
+            model: a model's folder, or its name on the hub.
+            device: where it runs.
+            memory: share of GPU memory, or GiB of KV cache on a CPU.
+            max_tokens: longest prompt and completion together.
+            concurrency: sequences generated at once; further ones wait.
+            tensor_parallel: GPUs per engine.
+            version: given to every token.
+            options: further arguments of vLLM's ``AsyncEngineArgs``.
+
+        Raises:
+            ModelUnsupported: vLLM is not installed, or the model does not load.
+        """
+        for name, value in {**ENVIRONMENT, **(CPU_ENVIRONMENT if device == "cpu" else {})}.items():
+            os.environ.setdefault(name, value)
+        share = {"gpu_memory_utilization": memory}
+        cache = {"kv_cache_memory_bytes": math.ceil(memory * 2**30), "enforce_eager": True, "dtype": "auto"}
+        arguments = {
+            "model": model,
+            "max_model_len": max_tokens,
+            "max_num_seqs": concurrency,
+            "tensor_parallel_size": tensor_parallel,
+            "logprobs_mode": "processed_logprobs",  # of the distribution that is drawn from
+            "generation_config": "vllm",  # the model's own defaults must not alter it unseen
+            "disable_log_stats": True,
+            **(cache if device == "cpu" else share),
+            **(options or {}),
+        }
+        try:
+            engine = await asyncio.to_thread(_start, arguments)
+        except ImportError as problem:
+            raise ModelUnsupported(
+                f"vLLM cannot be imported ({problem}). Install agentrl[train] on a machine with GPUs, or "
+                "agentrl[cpu]."
+            ) from problem
+        except Exception as problem:  # it raises what its many parts raise
+            raise ModelUnsupported(
+                f"vLLM could not load {model}: {type(problem).__name__}: {problem}. Its log above says more."
+            ) from problem
+        return cls(engine, version=version)
+
+    async def generate(
+        self, prompt_ids: Sequence[int], sampling: Sampling, *, episode: str, images: Sequence[Image] = ()
+    ) -> Generation:
+        """Sample one turn.
+
+        Raises:
+            EngineError: the engine failed or has been closed.
+            UsageError: the engine refuses the request, for example as too long.
+        """
+        from vllm.exceptions import VLLMClientError  # type: ignore[import-not-found, import-untyped, unused-ignore]
+
+        if images:
+            raise ModelUnsupported("This policy takes text only; an environment gave it images.")
+        request = f"{episode}-{next(self._numbers)}"
+        prompt = {"prompt_token_ids": list(prompt_ids)}
+        final: Any = None
+        try:
+            async for output in self._engine.generate(prompt, _parameters(sampling), request):
+                final = output
+        except (VLLMClientError, ValueError) as problem:
+            raise UsageError(f"vLLM refused a prompt of {len(prompt_ids)} tokens: {problem}") from problem
+        except Exception as problem:  # a dead engine shows itself in many ways
+            raise EngineError(f"The vLLM engine failed: {type(problem).__name__}: {problem}") from problem
+        if final is None or final.outputs[0].finish_reason not in ("stop", "length"):
+            reason = "nothing" if final is None else final.outputs[0].finish_reason
+            raise EngineError(f"The vLLM engine ended a generation with {reason!r}.")
+        turn = final.outputs[0]
+        ids = list(turn.token_ids)
+        logprobs = [entry[token].logprob for entry, token in zip(turn.logprobs, ids, strict=True)]
+        return Generation(ids, logprobs, [self._version] * len(ids), turn.finish_reason)
+
+    async def close(self) -> None:
+        """End the engine and its processes. May be called twice."""
+        await asyncio.to_thread(self._engine.shutdown, timeout=CLOSE_SECONDS)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+def _start(arguments: dict[str, Any]) -> AsyncLLM:
+    from vllm import AsyncEngineArgs
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+
+
+def _parameters(sampling: Sampling) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import (  # type: ignore[import-not-found, import-untyped, unused-ignore]
+        RequestOutputKind,
+    )
+
+    return SamplingParams(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        max_tokens=sampling.max_tokens,
+        stop_token_ids=list(sampling.stop_token_ids),
+        stop=list(sampling.stop_strings),
+        include_stop_str_in_output=True,
+        seed=sampling.seed,
+        logprobs=0,
+        skip_special_tokens=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
