@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from agentrl.config import Rollout
 from agentrl.env import Env
-from agentrl.errors import DefinitionError, InfrastructureError, SandboxUnavailable
+from agentrl.errors import DefinitionError, InfrastructureError
 from agentrl.rollout import EpisodeRunner, Job, ScriptedPolicy, episode_seed, run_episodes
 from agentrl.task import Task
 from agentrl.trajectory import Trajectory
@@ -26,7 +24,7 @@ Example = tuple[list[int], list[bool]]
 """A training row: token ids, and whether the expert sampled each. ``[T], [T]``"""
 
 
-def demonstrate(
+async def demonstrate(
     env: Env,
     chat: Chat,
     count: int,
@@ -43,7 +41,7 @@ def demonstrate(
         chat: the format that the expert's messages are written in.
         seed: decides the expert's choices; the same seed gives the same episodes in the same order.
         limits: by default the loop's own; an episode they cut off is not demonstrated.
-        sandbox: where tools open sessions; by default this machine's, where it has one.
+        sandbox: where tools open sessions; ``None`` if they need none.
         progress: told how many episodes have ended.
 
     Returns:
@@ -57,11 +55,13 @@ def demonstrate(
     tasks = list(env.tasks("train"))
     if not tasks:
         raise DefinitionError(f"Environment {env.name} has no train tasks, so nothing can be demonstrated.")
-    played = asyncio.run(_play(env, chat, _jobs(tasks, count, seed), limits or Rollout(), sandbox, progress))
+    runner = EpisodeRunner(env, chat, ScriptedPolicy(chat), limits or Rollout(), sandbox=sandbox)
+    played = await _play(runner, _jobs(tasks, count, seed), progress)
     void = [trajectory for trajectory in played if trajectory.status == "void"]
     if len(void) > MOST_VOID * count:
         raise InfrastructureError(
-            f"Machines failed {len(void)} of {count} demonstrations of {env.name}, the last one thus: {void[-1].reason}."
+            f"Machines failed {len(void)} of {count} demonstrations of {env.name}, the last one "
+            f"thus: {void[-1].reason}."
         )
     finished = [trajectory for trajectory in played if trajectory.status == "finished"]
     if not finished:
@@ -85,7 +85,9 @@ def examples(trajectories: Sequence[Trajectory], longest: int) -> list[Example]:
             if len(ids) <= longest:
                 rows.append((ids, [False] * len(sample.prompt_ids) + sample.mask))
     if not rows:
-        raise DefinitionError(f"Every demonstration is longer than {longest} tokens, which this model cannot hold.")
+        raise DefinitionError(
+            f"Every demonstration is longer than {longest} tokens, which this model cannot hold."
+        )
     return rows
 
 
@@ -96,34 +98,14 @@ def _jobs(tasks: Sequence[Task], count: int, seed: int) -> Iterator[Job]:
 
 
 async def _play(
-    env: Env,
-    chat: Chat,
-    jobs: Iterator[Job],
-    limits: Rollout,
-    sandbox: Sandbox | None,
-    progress: Callable[[int], None] | None,
+    runner: EpisodeRunner, jobs: Iterator[Job], progress: Callable[[int], None] | None
 ) -> list[Trajectory]:
-    played: dict[str, Trajectory] = {}
+    played: dict[int, Trajectory] = {}
 
     def keep(job: Job, trajectory: Trajectory) -> None:
-        played[job.episode_id] = trajectory
+        played[int(job.episode_id.rpartition("-")[2])] = trajectory
         if progress is not None:
             progress(len(played))
 
-    async with AsyncExitStack() as stack:
-        if sandbox is None:
-            sandbox = await _own_sandbox(stack)
-        runner = EpisodeRunner(env, chat, ScriptedPolicy(chat), limits, sandbox=sandbox)
-        await run_episodes(runner, jobs, concurrency=CONCURRENCY, on_result=keep)
-    in_order = sorted(played, key=lambda name: int(name.rpartition("-")[2]))
-    return [played[name] for name in in_order]
-
-
-async def _own_sandbox(stack: AsyncExitStack) -> Sandbox | None:
-    """This machine's sandbox; without one, only tools that ask for it fail."""
-    from agentrl.sandbox import open_sandbox
-
-    try:
-        return await stack.enter_async_context(open_sandbox())
-    except SandboxUnavailable:
-        return None
+    await run_episodes(runner, jobs, concurrency=CONCURRENCY, on_result=keep)
+    return [played[number] for number in sorted(played)]

@@ -1,4 +1,4 @@
-"""Next-token prediction on the tokens that an expert sampled. For models of a few million parameters on a CPU."""
+"""Next-token prediction on the tokens that an expert sampled. For small models, on a CPU."""
 
 from __future__ import annotations
 
@@ -77,15 +77,15 @@ def schedule(step: int, steps: int) -> float:
 
 
 def _loss(model: Any, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """Mean cross-entropy of the sampled tokens; only their logits are computed."""
+    """Mean cross-entropy of the ``N`` sampled tokens; only their logits are computed."""
     import torch
 
-    ids_BT, sampled_BT = batch
+    ids, sampled = batch
     # Rows are padded at their ends, where causal attention lets no token that counts look.
-    hidden_BTH = model.model(input_ids=ids_BT).last_hidden_state
-    counted = sampled_BT[:, 1:]
-    logits_NV = model.lm_head(hidden_BTH[:, :-1][counted])
-    return torch.nn.functional.cross_entropy(logits_NV, ids_BT[:, 1:][counted])
+    hidden = model.model(input_ids=ids).last_hidden_state  # [B, T, H]
+    counted = sampled[:, 1:]
+    logits = model.lm_head(hidden[:, :-1][counted])  # [N, V]
+    return torch.nn.functional.cross_entropy(logits, ids[:, 1:][counted])
 
 
 def _batches(
@@ -110,12 +110,12 @@ def _padded(rows: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
     import torch
 
     longest = max(len(ids) for ids, _ in rows)
-    ids_BT = torch.zeros(len(rows), longest, dtype=torch.long)
-    sampled_BT = torch.zeros(len(rows), longest, dtype=torch.bool)
+    all_ids = torch.zeros(len(rows), longest, dtype=torch.long)
+    all_sampled = torch.zeros(len(rows), longest, dtype=torch.bool)
     for row, (ids, sampled) in enumerate(rows):
-        ids_BT[row, : len(ids)] = torch.tensor(ids)
-        sampled_BT[row, : len(ids)] = torch.tensor(sampled)
-    return ids_BT, sampled_BT
+        all_ids[row, : len(ids)] = torch.tensor(ids)
+        all_sampled[row, : len(ids)] = torch.tensor(sampled)
+    return all_ids, all_sampled
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -36,7 +35,7 @@ def building(folder: Path) -> Iterator[Path]:
         raise ConfigError(f"{str(folder)!r} cannot be written: {problem.strerror or problem}.") from problem
     try:
         yield made
-        os.rename(made, folder)
+        made.rename(folder)
     except OSError as problem:
         if problem.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise

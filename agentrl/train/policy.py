@@ -77,7 +77,7 @@ class VerlPolicy:
             raise EngineError(f"The inference engine gave up on a turn (stop reason {output.stop_reason!r}).")
         stopped = len(tokens) < sampling.max_tokens or tokens[-1] in sampling.stop_token_ids
         logprobs = list(output.log_probs)
-        self._ledger[episode].append(LedgerEntry(prompt_ids, tokens, logprobs))
+        self._ledger[_plain(episode)].append(LedgerEntry(prompt_ids, tokens, logprobs))
         version = output.extra_fields.get("global_steps")
         return Generation(
             token_ids=tokens,
@@ -88,4 +88,9 @@ class VerlPolicy:
 
     def take_ledger(self, episode: str) -> list[LedgerEntry]:
         """The episode's generations, of all attempts and in order; forgotten afterwards."""
-        return self._ledger.pop(episode, [])
+        return self._ledger.pop(_plain(episode), [])
+
+
+def _plain(episode: str) -> str:
+    """An episode's name without the number that the episode loop adds to further attempts."""
+    return episode.partition("~")[0]

@@ -7,19 +7,23 @@ that the expert sampled, and to no others.
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from agentrl.chat import Chat
 from agentrl.env import Env
+from agentrl.errors import SandboxUnavailable
 from agentrl.rollout import derive_seed, succeeded
 from agentrl.train import tiny
 from agentrl.train.demonstrate import demonstrate, examples
 from agentrl.train.fit import fit
 from agentrl.train.folders import building, check_free
+from agentrl.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from agentrl.sandbox import Sandbox
@@ -88,7 +92,7 @@ def warmup(
         demonstrations: episodes that are played.
         learning_rate: its peak.
         start: the model folder to begin with; by default a new model with a vocabulary of its own.
-        sandbox: where tools open sessions; by default this machine's, where it has one.
+        sandbox: where tools open sessions, closed at the end; by default this machine's, where it has one.
         progress: told after every episode and every step.
 
     Raises:
@@ -99,15 +103,15 @@ def warmup(
     """
     check_free(out)
     told = progress or (lambda _: None)
-    tokenizer, model = _new(env, seed, sandbox) if start is None else tiny.load(start)
-    chat = tiny.chat(tokenizer) if start is None else Chat.load(str(start))
-    played = demonstrate(
-        env, chat, demonstrations, seed=seed, sandbox=sandbox,
-        progress=lambda done: told(Progress("demonstrations", done, demonstrations)),
-    )  # fmt: skip
+
+    def episodes(done: int) -> None:
+        told(Progress("demonstrations", done, demonstrations))
+
+    tokenizer, model, played = asyncio.run(_prepare(env, seed, demonstrations, start, sandbox, episodes))
     losses = fit(
-        model, examples(played, tiny.CONTEXT), steps=steps, batch_size=batch_size, learning_rate=learning_rate,
-        seed=seed, progress=lambda step, loss: told(Progress("training", step, steps, loss)),
+        model, examples(played, tiny.CONTEXT), steps=steps, batch_size=batch_size,
+        learning_rate=learning_rate, seed=seed,
+        progress=lambda step, loss: told(Progress("training", step, steps, loss)),
     )  # fmt: skip
     with building(out) as folder:
         tiny.save(model, tokenizer, folder, like=start)
@@ -122,12 +126,45 @@ def warmup(
     )
 
 
-def _new(env: Env, seed: int, sandbox: Sandbox | None) -> tuple[Any, Any]:
+async def _prepare(
+    env: Env,
+    seed: int,
+    count: int,
+    start: Path | None,
+    sandbox: Sandbox | None,
+    progress: Callable[[int], None],
+) -> tuple[Any, Any, list[Trajectory]]:
+    """The tokenizer, the model to begin with, and the demonstrations."""
+    async with AsyncExitStack() as stack:
+        sandbox = await _entered(stack, sandbox)
+        if start is None:
+            tokenizer, model = await _new(env, seed, sandbox)
+            chat = tiny.chat(tokenizer)
+        else:
+            tokenizer, model = tiny.load(start)
+            chat = Chat.load(str(start))
+        return (
+            tokenizer,
+            model,
+            await demonstrate(env, chat, count, seed=seed, sandbox=sandbox, progress=progress),
+        )
+
+
+async def _entered(stack: AsyncExitStack, sandbox: Sandbox | None) -> Sandbox | None:
+    """The sandbox in its context; this machine's by default. Without one, only tools that ask for it fail."""
+    from agentrl.sandbox import open_sandbox
+
+    try:
+        return await stack.enter_async_context(sandbox or open_sandbox())
+    except SandboxUnavailable:
+        return None
+
+
+async def _new(env: Env, seed: int, sandbox: Sandbox | None) -> tuple[Any, Any]:
     """A fresh model, with a vocabulary learnt from what episodes of the environment look like."""
     byte_level = tiny.chat(tiny.make_tokenizer())
-    played = demonstrate(
-        env, byte_level, VOCABULARY_EPISODES, seed=derive_seed(seed, "vocabulary"), sandbox=sandbox
-    )
+    vocabulary_seed = derive_seed(seed, "vocabulary")
+    played = await demonstrate(env, byte_level, VOCABULARY_EPISODES, seed=vocabulary_seed, sandbox=sandbox)
     rows = examples(played, longest=sys.maxsize)
     tokenizer = tiny.make_tokenizer(byte_level.decode(ids) for ids, _ in rows)
     return tokenizer, tiny.make_model(tokenizer, seed)

@@ -31,6 +31,7 @@ def environment(threads: int, roles: list[str]) -> dict[str, str]:
         "VERL_PLATFORM": "cpu",
         "VERL_ENGINE_DEVICE": "cuda",  # verl registers its FSDP engine under cuda and npu only
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # lets the engine run its one worker in its own process
         "OMP_NUM_THREADS": str(threads),
         "TQ_NUM_THREADS": str(threads),
         "TORCH_COMPILE_DISABLE": "1",

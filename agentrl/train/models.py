@@ -1,0 +1,165 @@
+"""Finding the model that a setting names: the embedded policy, SmolLM2, a folder, or the hub's."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+
+from agentrl.config import TrainConfig
+from agentrl.env import Env
+from agentrl.errors import ModelUnsupported, NotFound
+from agentrl.registry import nearest
+from agentrl.train import smollm2
+from agentrl.train.cache import cached, environment_digest
+from agentrl.train.warmup import OnProgress, warmup
+
+log = logging.getLogger(__name__)
+
+EMBEDDED = Path(__file__).parent / "embedded"
+"""The shipped policy, warmed up on :data:`EMBEDDED_ENV`. ``docs/models.md`` says how it was made."""
+
+EMBEDDED_ENV = "agentrl.envs.math:Math"
+
+
+@dataclass(frozen=True, slots=True)
+class FineTuning:
+    """How the shipped policy is taught another environment; see :func:`agentrl.train.warmup.warmup`."""
+
+    steps: int = 300
+    demonstrations: int = 2400
+    batch_size: int = 32
+    learning_rate: float = 2e-3
+
+
+FINE_TUNING = FineTuning()
+"""Under two minutes on two cores."""
+
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+
+
+def find_model(config: TrainConfig, env: Env, *, progress: OnProgress | None = None) -> Path:
+    """The folder of the model that ``config.model`` names, made or fetched if need be.
+
+    Args:
+        config: ``model`` is ``embedded``, ``smollm2``, a folder or a name on the hub; ``seed`` counts
+            where a model has to be trained.
+        env: what ``embedded`` is to know the format of.
+        progress: told how a training goes on, if there is one.
+
+    Raises:
+        ModelUnsupported: the model is incomplete, or cannot be fetched or converted.
+        NotFound: there is no such folder.
+        AgentRLError: the environment's demonstrations failed; see :func:`agentrl.train.warmup.warmup`.
+    """
+    name = config.model
+    if name in BUILT_IN:
+        return BUILT_IN[name](env, config.seed, progress)
+    folder = Path(name).expanduser()
+    if folder.exists():
+        return check_folder(folder).resolve()
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise NotFound(
+            f"There is no model {name!r}: it is no folder here, and a name on the hub reads owner/name. "
+            f"{nearest(name, list(BUILT_IN))}"
+        )
+    return check_folder(_from_hub(name))
+
+
+def check_folder(folder: Path) -> Path:
+    """``folder``, if it holds what a model needs.
+
+    Raises:
+        ModelUnsupported: naming all that is missing.
+    """
+    if not folder.is_dir():
+        raise ModelUnsupported(f"model={folder} is a file; give the folder that holds the model.")
+    missing = []
+    if not (folder / "config.json").is_file():
+        missing.append("config.json")
+    if not any((folder / name).is_file() for name in _TOKENIZERS):
+        missing.append("tokenizer (tokenizer.json)")
+    if not any(any(folder.glob(pattern)) for pattern in _WEIGHTS):
+        missing.append("weights (*.safetensors)")
+    if not missing:
+        return folder
+    hint = ""
+    if any(folder.glob("global_step_*")) or (folder / "verl.yaml").is_file():
+        hint = " It looks like a training run: `agentrl export RUN OUT` writes its model."
+    elif any(folder.glob("*.gguf")):
+        hint = " GGUF files are for other engines: give the model in Hugging Face's form."
+    elif (folder / "adapter_config.json").is_file():
+        hint = " It looks like a LoRA adapter: merge it into its base model first."
+    raise ModelUnsupported(f"The model folder {str(folder)!r} has no {' and no '.join(missing)}.{hint}")
+
+
+def _embedded(env: Env, seed: int, progress: OnProgress | None) -> Path:
+    """The shipped policy where it knows the environment; else one fine-tuned on its demonstrations."""
+    if not (EMBEDDED / "config.json").is_file():
+        raise ModelUnsupported(
+            f"The embedded policy is missing from this installation ({EMBEDDED}). Install agentrl again, "
+            "or name another model: model=smollm2, a folder, or a name on the hub."
+        )
+    kind = f"{type(env).__module__}:{type(env).__qualname__}"
+    if kind == EMBEDDED_ENV and not getattr(env, "data", None):
+        return EMBEDDED
+    if not _has_expert(env):
+        log.warning(
+            "Environment %s has no expert to learn from, so the embedded policy does not know its tools or "
+            "format, and will hardly solve a task. Define expert(), or name another model.",
+            env.name,
+        )
+        return EMBEDDED
+    settings = {"seed": seed, **asdict(FINE_TUNING)}
+    digest = environment_digest(env, EMBEDDED, settings)
+    return cached(f"{env.name}-{digest}", partial(_fine_tune, env, seed, progress))
+
+
+def _fine_tune(env: Env, seed: int, progress: OnProgress | None, out: Path) -> None:
+    warmup(
+        env, out, seed=seed, steps=FINE_TUNING.steps, demonstrations=FINE_TUNING.demonstrations,
+        batch_size=FINE_TUNING.batch_size, learning_rate=FINE_TUNING.learning_rate, start=EMBEDDED,
+        progress=progress,
+    )  # fmt: skip
+
+
+def _has_expert(env: Env) -> bool:
+    task = next(iter(env.tasks("train")), None)
+    return task is not None and env.expert(task, random.Random(0)) is not None
+
+
+def _from_hub(name: str) -> Path:
+    """A model of the hub, in the hub's own cache.
+
+    Raises:
+        ModelUnsupported: it cannot be reached, does not exist, or may not be read.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    wanted = ["*.json", "*.jinja", "*.safetensors", "*.model", "*.txt"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=wanted))
+    except HFValidationError as problem:
+        raise ModelUnsupported(f"model={name} is no name that the hub could know: {problem}") from problem
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as problem:
+        raise ModelUnsupported(
+            f"The model {name!r} is no folder here and could not be fetched from the hub "
+            f"({_first_line(problem)}). Check the name, the network and, for gated models, HF_TOKEN; or "
+            "download it elsewhere and give the folder."
+        ) from problem
+
+
+def _first_line(problem: BaseException) -> str:
+    return f"{type(problem).__name__}: {next(iter(str(problem).strip().splitlines()), '')}"
+
+
+BUILT_IN: Mapping[str, Callable[[Env, int, OnProgress | None], Path]] = MappingProxyType(
+    {"embedded": _embedded, "smollm2": lambda env, seed, progress: smollm2.find()}
+)
+"""Models by name: ``(env, seed, progress) -> folder``."""
