@@ -7,7 +7,7 @@ loads no torch, verl, ray, vllm or transformers.
 from __future__ import annotations
 
 from agentrl.data import read_rows
-from agentrl.env import Env
+from agentrl.env import Env, Expert
 from agentrl.errors import (
     AgentRLError,
     ConfigError,
@@ -15,6 +15,7 @@ from agentrl.errors import (
     DefinitionError,
     InfrastructureError,
     ModelError,
+    SandboxUnavailable,
     SessionLost,
     ToolError,
     UsageError,
@@ -32,12 +33,14 @@ __all__ = [
     "DataError",
     "DefinitionError",
     "Env",
+    "Expert",
     "Image",
     "InfrastructureError",
     "Message",
     "ModelError",
     "Observation",
     "Reward",
+    "SandboxUnavailable",
     "Segment",
     "SessionLost",
     "Task",

@@ -37,7 +37,9 @@ class Algorithm(Section):
     clip_high: float = Field(0.28, gt=0)
     kl_coefficient: float = Field(0.0, ge=0, description="weight of the KL loss against the starting policy")
     entropy_coefficient: float = Field(0.0, ge=0)
-    normalize_by_std: bool = Field(True, description="divide a group's advantages by their standard deviation")
+    normalize_by_std: bool = Field(
+        True, description="divide a group's advantages by their standard deviation"
+    )
     loss_aggregation: Literal["token-mean", "seq-mean-token-sum", "seq-mean-token-mean"] = "token-mean"
     gamma: float = Field(1.0, gt=0, le=1)
     lam: float = Field(1.0, ge=0, le=1, description="GAE's lambda")
@@ -50,7 +52,9 @@ class Rollout(Section):
 
     max_turns: int = Field(8, ge=1)
     max_turn_tokens: int = Field(1024, ge=1, description="tokens sampled in one turn")
-    max_observation_tokens: int = Field(1024, ge=16, description="tokens of one observation; longer keeps head and tail")
+    max_observation_tokens: int = Field(
+        1024, ge=16, description="tokens of one observation; longer keeps head and tail"
+    )
     max_prompt_tokens: int = Field(1024, ge=1)
     max_trajectory_tokens: int = Field(4096, ge=16, description="tokens after the prompt")
     tool_seconds: float = Field(30.0, gt=0, description="one tool call, unless the tool says otherwise")
@@ -63,7 +67,9 @@ class Rollout(Section):
     )
     temperature: float = Field(1.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
-    seeded: bool = Field(False, description="give each episode a seed, so that a run can be repeated; slower on a GPU")
+    seeded: bool = Field(
+        False, description="give each episode a seed, so that a run can be repeated; slower on a GPU"
+    )
     renderer: str = Field("auto", description="chat format; see docs/chat.md")
     response_seconds: float = Field(300.0, gt=0, description="one generation of the engine")
 
@@ -79,14 +85,18 @@ class Evaluation(Section):
 
     tasks: int = Field(128, ge=1)
     samples: int = Field(1, ge=1, description="episodes per task")
-    temperature: float | None = Field(None, description="default: the rollout's, at which the policy is trained")
+    temperature: float | None = Field(
+        None, description="default: the rollout's, at which the policy is trained"
+    )
     every: int = Field(0, ge=0, description="steps between evaluations; 0: only before and after")
 
 
 class Checkpoint(Section):
     """When the trainer's state is kept."""
 
-    every: int = Field(0, ge=0, description="steps between checkpoints; 0: only the last step and on interruption")
+    every: int = Field(
+        0, ge=0, description="steps between checkpoints; 0: only the last step and on interruption"
+    )
     keep: int = Field(2, ge=1)
 
 
@@ -97,7 +107,9 @@ class Hardware(Section):
     nodes: int = Field(1, ge=1)
     gpus_per_node: int = Field(1, ge=1)
     tensor_parallel: int = Field(1, ge=1, description="GPUs per inference engine")
-    engine_memory: float = Field(0.6, gt=0, lt=1, description="share of GPU memory, or GiB of KV cache on a CPU")
+    engine_memory: float = Field(
+        0.6, gt=0, lt=1, description="share of GPU memory, or GiB of KV cache on a CPU"
+    )
     rollout_workers: int = Field(8, ge=1, description="processes that run episodes")
     micro_batch_tokens: int = Field(16384, ge=128, description="tokens in one forward pass of training")
     address: str | None = Field(None, description="address of a Ray cluster; default: start one here")
@@ -109,9 +121,13 @@ class TrainConfig(Section):
     env: str = Field(..., description="name, dotted path or file of the environment")
     model: str = Field("embedded", description="embedded, smollm2, a folder or a hub id")
     preset: Literal["cpu", "gpu"] = "cpu"
-    data: str | None = Field(None, description="folder or hub id of the tasks, where the environment takes one")
+    data: str | None = Field(
+        None, description="folder or hub id of the tasks, where the environment takes one"
+    )
     env_options: dict[str, Any] = Field(default_factory=dict, description="options of the environment")
-    on_bad_row: Literal["stop", "skip"] = "stop"
+    on_bad_row: Literal["stop", "skip"] = Field(
+        "stop", description="skip: leave malformed rows out, and say which"
+    )
     seed: int = 0
     steps: int = Field(40, ge=1)
     runs: str = Field("runs", description="folder of run folders")
@@ -127,7 +143,10 @@ class TrainConfig(Section):
     @property
     def environment_options(self) -> dict[str, Any]:
         """What the environment is made with."""
-        return {**({} if self.data is None else {"data": self.data}), **self.env_options}
+        named: dict[str, Any] = {} if self.data is None else {"data": self.data}
+        if self.on_bad_row != "stop":
+            named["on_bad_row"] = self.on_bad_row
+        return {**named, **self.env_options}
 
 
 def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
@@ -149,7 +168,9 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
         for parent in parents:
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
-                raise ConfigError(f"{word!r}: {parent!r} has a value already and can have no {leaf!r} below it.")
+                raise ConfigError(
+                    f"{word!r}: {parent!r} has a value already and can have no {leaf!r} below it."
+                )
         node[leaf] = _value(key, value)
     return tree
 
@@ -160,7 +181,8 @@ def load_config(env: str, words: Sequence[str] = (), *, folder: Path | None = No
     Args:
         env: the environment's name, dotted path or file.
         words: ``key=value`` overrides.
-        folder: the environment's folder, whose ``train.yaml`` holds a mapping per preset.
+        folder: the environment's folder. Its ``train.yaml`` holds mappings ``all``, one per preset,
+            and ``<preset>-data``, which counts where ``data=`` is given.
 
     Raises:
         ConfigError: an unknown key, with its nearest neighbours, or a value that does not fit.
@@ -175,6 +197,8 @@ def load_config(env: str, words: Sequence[str] = (), *, folder: Path | None = No
     own = {} if folder is None else _read(folder / "train.yaml")
     _merge(merged, own.get("all", {}))
     _merge(merged, own.get(preset, {}))
+    if overrides.get("data") is not None:
+        _merge(merged, own.get(f"{preset}-data", {}))
     _merge(merged, overrides)
     return validate({**merged, "env": env, "preset": preset})
 
@@ -196,7 +220,9 @@ def validate(data: Mapping[str, Any]) -> TrainConfig:
             f"algorithm.tasks_per_step={algorithm.tasks_per_step}."
         )
     if algorithm.name == "grpo" and algorithm.group_size == 1:
-        raise ConfigError("algorithm.name=grpo compares episodes of a group; algorithm.group_size must be above 1.")
+        raise ConfigError(
+            "algorithm.name=grpo compares episodes of a group; algorithm.group_size must be above 1."
+        )
     return config
 
 

@@ -42,7 +42,8 @@ def read_rows(
             logger.warning("skipped %s line %d: %s", path, number, problem)
         else:
             raise DataError(
-                f"{path} line {number}: {problem}. Mend the line, or pass on_bad_row=skip to leave such rows out."
+                f"{path} line {number}: {problem}. Mend the line, or pass on_bad_row=skip to leave such "
+                "rows out."
             )
 
 
@@ -63,7 +64,10 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
             except (ValueError, UnicodeDecodeError) as problem:
                 yield number, f"not valid JSON ({problem})"
                 continue
-            yield number, row if isinstance(row, dict) else f"a row must be an object, not {type(row).__name__}"
+            yield (
+                number,
+                row if isinstance(row, dict) else f"a row must be an object, not {type(row).__name__}",
+            )
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:

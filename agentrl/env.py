@@ -113,6 +113,8 @@ class Env:
         return [member.bind(self) for member in self._members(Reward)] + listed
 
     def _members(self, kind: type[Any]) -> list[Any]:
-        found = {name: value for name, value in inspect.getmembers_static(type(self)) if isinstance(value, kind)}
+        found = {
+            name: value for name, value in inspect.getmembers_static(type(self)) if isinstance(value, kind)
+        }
         order = [name for cls in reversed(type(self).__mro__) for name in vars(cls)]
         return [found[name] for name in sorted(found, key=order.index)]

@@ -74,7 +74,9 @@ def _find(name: str, group: str, kind: type[Any]) -> Any:
         return _pick(importlib.import_module(path), attribute, kind, name)
     except ModuleNotFoundError as problem:
         if problem.name and path.startswith(problem.name):
-            raise NotFound(f"There is no module {path!r} ({problem}). Is it installed, or did you mean a file?") from None
+            raise NotFound(
+                f"There is no module {path!r} ({problem}). Is it installed, or did you mean a file?"
+            ) from None
         raise
 
 
@@ -128,10 +130,14 @@ def _make(found: Any, kind: type[T], name: str, options: Mapping[str, Any]) -> T
         known = [p.name for p in inspect.signature(found).parameters.values() if p.kind != p.VAR_KEYWORD]
         for option in options:
             if option not in known:
-                raise ConfigError(f"{kind.__name__} {name!r} takes no option {option!r}. {nearest(option, known)}")
+                raise ConfigError(
+                    f"{kind.__name__} {name!r} takes no option {option!r}. {nearest(option, known)}"
+                )
         return found(**options)
     if isinstance(found, kind):
         if options:
-            raise ConfigError(f"{name!r} is a ready-made {kind.__name__} and takes no options ({', '.join(options)}).")
+            raise ConfigError(
+                f"{name!r} is a ready-made {kind.__name__} and takes no options ({', '.join(options)})."
+            )
         return found
     raise DefinitionError(f"{name!r} is {type(found).__name__}, not a {kind.__name__}.")

@@ -7,12 +7,10 @@ import functools
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, overload
 
 from agentrl.errors import AgentRLError, DefinitionError, UserCodeError
 from agentrl.trajectory import Trajectory, Turn
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Reward:
@@ -26,7 +24,11 @@ class Reward:
     """
 
     def __init__(
-        self, function: Callable[..., Any], name: str, weight: float = 1.0, per: Literal["episode", "turn"] = "episode"
+        self,
+        function: Callable[..., Any],
+        name: str,
+        weight: float = 1.0,
+        per: Literal["episode", "turn"] = "episode",
     ) -> None:
         functools.update_wrapper(self, function)
         self.function, self.name, self.weight, self.per = function, name, weight, per
@@ -63,16 +65,17 @@ class Reward:
         if isinstance(value, bool | int | float) and math.isfinite(value):
             return float(value)
         raise UserCodeError(
-            f"Reward {self.name!r} returned {value!r}; it must return a finite number (task {episode.task.id})."
+            f"Reward {self.name!r} returned {value!r}; it must return a finite number "
+            f"(task {episode.task.id})."
         )
 
 
 @overload
-def reward(function: F, /) -> F: ...
+def reward(function: Callable[..., Any], /) -> Reward: ...
 @overload
 def reward(
     *, weight: float = 1.0, per: Literal["episode", "turn"] = "episode", name: str | None = None
-) -> Callable[[F], F]: ...
+) -> Callable[[Callable[..., Any]], Reward]: ...
 def reward(
     function: Callable[..., Any] | None = None,
     /,

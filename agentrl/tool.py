@@ -15,7 +15,7 @@ import threading
 import typing
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 from agentrl.errors import DefinitionError, InfrastructureError, InvalidArguments, SandboxUnavailable
 from agentrl.task import Task
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from agentrl.sandbox import Session
 
-F = TypeVar("F", bound=Callable[..., Any])
 OpenSession = Callable[[Mapping[str, Any]], Awaitable["Session"]]
 
 
@@ -48,8 +47,8 @@ class BlockingCalls:
         """
         if not self._places.acquire(blocking=False):
             raise InfrastructureError(
-                f"All {self.limit} threads for blocking tools are busy, most likely hung. Make the tool async, "
-                "or let it do its work in the sandbox, where it can be stopped."
+                f"All {self.limit} threads for blocking tools are busy, most likely hung. Make the tool "
+                "async, or let it do its work in the sandbox, where it can be stopped."
             )
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
@@ -63,11 +62,14 @@ class BlockingCalls:
                 future.set_exception(problem)
 
         def work() -> None:
-            result, problem = None, None
+            result: Any = None
+            problem: BaseException | None = None
             try:
                 result = function(*args, **kwargs)
             except StopIteration as error:  # no future takes one
-                problem = RuntimeError(f"{getattr(function, '__name__', 'call')} raised StopIteration: {error}")
+                problem = RuntimeError(
+                    f"{getattr(function, '__name__', 'call')} raised StopIteration: {error}"
+                )
             except BaseException as error:  # handed to the awaiting coroutine
                 problem = error
             finally:
@@ -77,7 +79,9 @@ class BlockingCalls:
             except RuntimeError:  # the loop closed while we worked; nobody waits any more
                 return
 
-        threading.Thread(target=work, name=f"tool-{getattr(function, '__name__', 'call')}", daemon=True).start()
+        threading.Thread(
+            target=work, name=f"tool-{getattr(function, '__name__', 'call')}", daemon=True
+        ).start()
         return await future
 
 
@@ -234,9 +238,11 @@ class FunctionTool(Tool):
 
 
 @overload
-def tool(function: F, /) -> F: ...
+def tool(function: Callable[..., Any], /) -> FunctionTool: ...
 @overload
-def tool(*, parallel: bool = False, seconds: float | None = None) -> Callable[[F], F]: ...
+def tool(
+    *, parallel: bool = False, seconds: float | None = None
+) -> Callable[[Callable[..., Any]], FunctionTool]: ...
 def tool(
     function: Callable[..., Any] | None = None, /, *, parallel: bool = False, seconds: float | None = None
 ) -> Any:
@@ -276,15 +282,21 @@ def _arguments_model(function: Callable[..., Any]) -> type[BaseModel]:
         hints = typing.get_type_hints(function, include_extras=True)
     except (NameError, TypeError) as problem:
         raise DefinitionError(f"The annotations of {where} cannot be read: {problem}.") from problem
-    documented = {p.arg_name: p.description for p in docstring_parser.parse(inspect.getdoc(function) or "").params}
+    documented = {
+        p.arg_name: p.description for p in docstring_parser.parse(inspect.getdoc(function) or "").params
+    }
     fields: dict[str, Any] = {}
     for name, parameter in inspect.signature(function).parameters.items():
         if name == "self":
             continue
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
-            raise DefinitionError(f"Parameter {parameter} of {where} has no JSON form; name and type each one.")
+            raise DefinitionError(
+                f"Parameter {parameter} of {where} has no JSON form; name and type each one."
+            )
         if name not in hints:
-            raise DefinitionError(f"Parameter {name!r} of {where} has no type; annotate it, e.g. `{name}: str`.")
+            raise DefinitionError(
+                f"Parameter {name!r} of {where} has no type; annotate it, e.g. `{name}: str`."
+            )
         default = ... if parameter.default is parameter.empty else parameter.default
         fields[name] = (hints[name], Field(default, description=documented.get(name)))
     try:

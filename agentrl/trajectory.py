@@ -114,7 +114,9 @@ class Segment:
         self.logprobs.extend([math.nan] * len(token_ids))
         self.versions.extend([-1] * len(token_ids))
 
-    def add_sampled(self, token_ids: list[int], logprobs: list[float], versions: list[int]) -> tuple[int, int]:
+    def add_sampled(
+        self, token_ids: list[int], logprobs: list[float], versions: list[int]
+    ) -> tuple[int, int]:
         """Append sampled tokens as they came from the engine; returns their span.
 
         Raises:
@@ -244,7 +246,17 @@ class Trajectory:
         """As JSON data, for the run's record. Images are left out; NaN becomes ``None``."""
         data: dict[str, Any] = {
             name: getattr(self, name)
-            for name in ("id", "group", "messages", "status", "reason", "rewards", "reward", "attempts", "seconds")
+            for name in (
+                "id",
+                "group",
+                "messages",
+                "status",
+                "reason",
+                "rewards",
+                "reward",
+                "attempts",
+                "seconds",
+            )
         }
         data["task"] = self.task.to_dict()
         data["metadata"] = dict(self.metadata)

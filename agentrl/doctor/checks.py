@@ -144,6 +144,11 @@ def _spans(row: Row, ledger: Sequence[dict[str, Any]]) -> list[tuple[int, dict[s
     return found
 
 
+def sampled(row: Row) -> np.ndarray[Any, Any]:
+    """Which response tokens are trained on. ``[R]``"""
+    return np.asarray(row.columns["response_mask"] == 1)
+
+
 def tokens_match(rows: Sequence[Row]) -> str:
     """Every generation stands in a row, behind exactly the context that the engine was given."""
     total = 0
@@ -151,16 +156,18 @@ def tokens_match(rows: Sequence[Row]) -> str:
         placed = 0
         for row in own:
             for start, entry in _spans(row, own[0].ledger):
-                sampled = np.asarray(entry["token_ids"])
-                trained = row.columns["responses"][start : start + len(sampled)]
-                if not np.array_equal(trained, sampled):
-                    raise _Wrong(f"row {row.key}: tokens {start} to {start + len(sampled)} differ from what was sampled")
+                given = np.asarray(entry["token_ids"])
+                trained = row.columns["responses"][start : start + len(given)]
+                if not np.array_equal(trained, given):
+                    raise _Wrong(
+                        f"row {row.key}: tokens {start} to {start + len(given)} differ from what was sampled"
+                    )
                 placed += 1
-                total += len(sampled)
+                total += len(given)
         if placed != len(own[0].ledger):
             raise _Wrong(
-                f"episode {session}: {len(own[0].ledger) - placed} of {len(own[0].ledger)} generations stand in no "
-                "row behind the context that the engine was given"
+                f"episode {session}: {len(own[0].ledger) - placed} of {len(own[0].ledger)} generations stand "
+                "in no row behind the context that the engine was given"
             )
     return f"{total} sampled tokens of {len(rows)} rows are identical"
 
@@ -175,7 +182,9 @@ def mask_matches(rows: Sequence[Row]) -> str:
                 expected[start : start + len(entry["token_ids"])] = True
             wrong = np.flatnonzero(row.columns["response_mask"].astype(bool) != expected)
             if wrong.size:
-                raise _Wrong(f"row {row.key}: the mask is wrong at {wrong.size} tokens, the first at {wrong[0]}")
+                raise _Wrong(
+                    f"row {row.key}: the mask is wrong at {wrong.size} tokens, the first at {wrong[0]}"
+                )
             advantages = row.columns["advantages"]
             if np.any(advantages[~expected] != 0):
                 raise _Wrong(f"row {row.key}: tokens that were not sampled have an advantage")
@@ -203,7 +212,7 @@ def logprobs_agree(rows: Sequence[Row]) -> str:
     if not rows:
         raise _Wrong("the step has no rows to examine")
     gaps = np.concatenate([
-        np.abs(row.columns["old_log_probs"] - row.columns["rollout_log_probs"])[row.columns["response_mask"] == 1]
+        np.abs(row.columns["old_log_probs"] - row.columns["rollout_log_probs"])[sampled(row)]
         for row in rows
     ])  # fmt: skip
     if gaps.size == 0 or not np.all(np.isfinite(gaps)):
@@ -211,7 +220,8 @@ def logprobs_agree(rows: Sequence[Row]) -> str:
     mean, rare, worst = float(gaps.mean()), float(np.quantile(gaps, 0.999)), float(gaps.max())
     measured = (
         f"|trainer - engine|: mean {mean:.2g} (tolerance {LOGPROB_MEAN_TOLERANCE:g}), "
-        f"99.9% below {rare:.2g} (tolerance {LOGPROB_TOKEN_TOLERANCE:g}), largest {worst:.2g}, {gaps.size} tokens"
+        f"99.9% below {rare:.2g} (tolerance {LOGPROB_TOKEN_TOLERANCE:g}), largest {worst:.2g}, "
+        f"{gaps.size} tokens"
     )
     if mean > LOGPROB_MEAN_TOLERANCE or rare > LOGPROB_TOKEN_TOLERANCE:
         raise _Wrong(measured)
@@ -223,9 +233,11 @@ def rewards_match(rows: Sequence[Row]) -> str:
     for session, own in _episodes(rows).items():
         total = sum(float(row.columns["rm_scores"].sum()) for row in own)
         if not np.isclose(total, own[0].episode["reward"], atol=1e-4):
-            raise _Wrong(f"episode {session}: rewards of its rows sum to {total:g}, not {own[0].episode['reward']:g}")
+            raise _Wrong(
+                f"episode {session}: rewards of its rows sum to {total:g}, not {own[0].episode['reward']:g}"
+            )
         for row in own:
-            if np.any(row.columns["rm_scores"][row.columns["response_mask"] == 0] != 0):
+            if np.any(row.columns["rm_scores"][~sampled(row)] != 0):
                 raise _Wrong(f"row {row.key}: a reward lies on a token that was not sampled")
     return f"mean reward {np.mean([own[0].episode['reward'] for own in _episodes(rows).values()]):.3f}"
 
@@ -249,11 +261,11 @@ def baselines_match(rows: Sequence[Row], algorithm: Algorithm) -> str:
         expected = group_advantages(np.array(list(members.values())), normalize=algorithm.normalize_by_std)
         for session, advantage in zip(members, expected, strict=True):
             for row in episodes[session]:
-                trained = row.columns["advantages"][row.columns["response_mask"] == 1]
+                trained = row.columns["advantages"][sampled(row)]
                 if np.any(np.abs(trained - advantage) > ADVANTAGE_TOLERANCE):
                     raise _Wrong(
-                        f"row {row.key}: its advantage is {trained[0]:g}, and {advantage:g} by the rewards of the "
-                        f"{len(members)} episodes that count in its group"
+                        f"row {row.key}: its advantage is {trained[0]:g}, and {advantage:g} by the rewards of "
+                        f"the {len(members)} episodes that count in its group"
                     )
     smallest = min(len(members) for members in groups.values())
     return f"{len(groups)} groups of {smallest} to {max(map(len, groups.values()))} episodes, none void"

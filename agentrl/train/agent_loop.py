@@ -22,7 +22,7 @@ from agentrl.train.runtime import load_runtime
 from agentrl.trajectory import Sample, Trajectory
 
 
-class EpisodeOutput(AgentLoopOutput):  # type: ignore[misc]
+class EpisodeOutput(AgentLoopOutput):
     """A training row whose rewards sit at token positions."""
 
     token_rewards: list[float]
@@ -88,7 +88,7 @@ class _ClientBox:
         return isinstance(other, _ClientBox) and other.value is self.value
 
 
-class EpisodeLoop(AgentLoopBase):  # type: ignore[misc]
+class EpisodeLoop(AgentLoopBase):
     """What verl instantiates for every episode.
 
     Args:

@@ -10,7 +10,15 @@ from transfer_queue import KVBatchMeta
 
 from agentrl.doctor import Row
 
-TOKEN_FIELDS = ["prompts", "responses", "response_mask", "rm_scores", "rollout_log_probs", "old_log_probs", "advantages"]
+TOKEN_FIELDS = [
+    "prompts",
+    "responses",
+    "response_mask",
+    "rm_scores",
+    "rollout_log_probs",
+    "old_log_probs",
+    "advantages",
+]
 
 
 def fetch_rows(batch: KVBatchMeta, *, tokens: bool) -> list[Row]:

@@ -6,6 +6,7 @@ verl would put its trainer into one more Ray process; here the trainer is this p
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import signal
@@ -22,10 +23,12 @@ logger = logging.getLogger(__name__)
 
 EXIT_STOPPED, EXIT_FAILED = 130, 1
 RESCUE_SECONDS = 60.0
+PR_SET_PDEATHSIG = 1
 
 
 def main(folder: Path) -> int:
     """Train the run; returns the exit status."""
+    _die_with_parent()
     runtime = load_runtime(folder, role="driver")
     signal.signal(signal.SIGINT, lambda *_: write_failure(folder, RunStopped("interrupted")))
     signal.signal(signal.SIGTERM, lambda *_: write_failure(folder, RunStopped("terminated")))
@@ -41,6 +44,11 @@ def main(folder: Path) -> int:
     finally:
         runtime.events.close()
     return 0
+
+
+def _die_with_parent() -> None:
+    """Be told to stop, as by Ctrl-C, when the launcher dies without a word."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _train(folder: Path, runtime: Runtime) -> None:
@@ -66,7 +74,9 @@ def _train(folder: Path, runtime: Runtime) -> None:
         composed.transfer_queue.enable = True
         transfer_queue.init(composed.transfer_queue)
         try:
-            runtime.events.emit(StageStarted("starting engine", "policy, inference engine and rollout workers"))
+            runtime.events.emit(
+                StageStarted("starting engine", "policy, inference engine and rollout workers")
+            )
             trainer = AgentTrainer(composed, runtime.config, folder, runtime.events)
             trainer.init()
             manager = AgentLoopManagerTQ.create(
@@ -91,7 +101,7 @@ def _ray_settings(runtime: Runtime, composed: Any) -> dict[str, Any]:
     """Arguments of ``ray.init``: a cluster's address, or a local one with verl's environment."""
     from omegaconf import OmegaConf
 
-    settings: dict[str, Any] = dict(OmegaConf.to_container(composed.ray_kwargs.ray_init, resolve=True))  # type: ignore[arg-type]
+    settings: dict[str, Any] = dict(OmegaConf.to_container(composed.ray_kwargs.ray_init, resolve=True))
     if runtime.config.hardware.address:
         for local_only in ("num_cpus", "num_gpus", "include_dashboard"):
             settings.pop(local_only, None)
@@ -119,7 +129,9 @@ def _watch_processes(folder: Path, runtime: Runtime, ended: threading.Event) -> 
             lost = [p for p in watched if not p.is_running() or p.status() == psutil.STATUS_ZOMBIE]
             if lost and read_failure(folder) is None:
                 names = ", ".join(sorted({names_of[p.pid] for p in lost}))
-                problem = RunStopped(f"a worker process died: {names}. Its log is in the run's log; was it out of memory?")
+                problem = RunStopped(
+                    f"a worker process died: {names}. Its log is in the run's log; was it out of memory?"
+                )
                 write_failure(folder, problem)
                 runtime.events.emit(Warned(str(problem)))
                 if not ended.wait(RESCUE_SECONDS):
@@ -137,7 +149,10 @@ def _essential(process: Any) -> bool:
         title = " ".join(process.cmdline()[:1]) or process.name()
     except psutil.Error:
         return False
-    return title.startswith("VLLM::") or (title.startswith("ray::") and not any(word in title for word in ("IDLE", "Agent:", "DashboardAgent", "RuntimeEnvAgent")))
+    return title.startswith("VLLM::") or (
+        title.startswith("ray::")
+        and not any(word in title for word in ("IDLE", "Agent:", "DashboardAgent", "RuntimeEnvAgent"))
+    )
 
 
 if __name__ == "__main__":

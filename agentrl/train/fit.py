@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 RISE_STEPS = 30
+MICRO_BATCHES = 4
 THREADS = 2
 """A model this small gains nothing from more, and a fixed number makes its sums repeatable."""
 
@@ -35,7 +36,7 @@ def fit(
 
     Args:
         model: a causal language model of transformers, in float32.
-        examples: drawn without replacement, over and over; those of similar length share a batch.
+        examples: drawn without replacement, over and over.
         steps: of the optimizer, ``batch_size`` rows each.
         learning_rate: its peak: it rises over the first 30 steps and falls to a twentieth along a cosine.
         seed: of the order of the batches.
@@ -57,12 +58,10 @@ def fit(
             for step in range(steps):
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate * schedule(step, steps)
-                loss = _loss(model, next(batches))
-                loss.backward()
+                losses.append(_backward(model, next(batches)))
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
                 optimizer.step()
                 optimizer.zero_grad()
-                losses.append(loss.item())
                 progress(step + 1, losses[-1])
     finally:
         torch.set_num_threads(threads)
@@ -76,37 +75,43 @@ def schedule(step: int, steps: int) -> float:
     return rise * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
-def _loss(model: Any, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """Mean cross-entropy of the ``N`` sampled tokens; only their logits are computed."""
+def _backward(model: Any, rows: Sequence[Example]) -> float:
+    """Add the gradient of the rows' loss to the model's; returns the loss.
+
+    The loss is the mean cross-entropy of all ``N`` sampled tokens. Rows of similar length go through
+    the model together, which saves padding; a batch itself is drawn whatever the lengths, because
+    length tells a direct answer from a call, and a batch of one kind alone would pull towards it.
+    """
     import torch
 
-    ids, sampled = batch
-    # Rows are padded at their ends, where causal attention lets no token that counts look.
-    hidden = model.model(input_ids=ids).last_hidden_state  # [B, T, H]
-    counted = sampled[:, 1:]
-    logits = model.lm_head(hidden[:, :-1][counted])  # [N, V]
-    return torch.nn.functional.cross_entropy(logits, ids[:, 1:][counted])
+    count = sum(sum(sampled[1:]) for _, sampled in rows)
+    ordered = sorted(rows, key=lambda row: len(row[0]))
+    size = math.ceil(len(ordered) / MICRO_BATCHES)
+    total = 0.0
+    for first in range(0, len(ordered), size):
+        ids, sampled = _padded(ordered[first : first + size])
+        # Padding is at the end, where causal attention lets no token that counts look.
+        hidden = model.model(input_ids=ids).last_hidden_state  # [B, T, H]
+        targets = sampled[:, 1:]
+        logits = model.lm_head(hidden[:, :-1][targets])  # [N, V]
+        loss = torch.nn.functional.cross_entropy(logits, ids[:, 1:][targets], reduction="sum") / count
+        loss.backward()
+        total += float(loss.detach())
+    return total
 
 
-def _batches(
-    examples: Sequence[Example], size: int, rng: random.Random
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Endless batches, padded with token 0: ``[B, T]`` ids and ``[B, T]`` whether sampled."""
-    size = min(size, len(examples))
+def _batches(examples: Sequence[Example], size: int, rng: random.Random) -> Iterator[list[Example]]:
+    """Endless batches; every example is drawn once before any is drawn again."""
+    order: list[Example] = []
     while True:
-        order = list(range(len(examples)))
-        rng.shuffle(order)
-        chunk = 8 * size  # sorted within so many rows, little is spent on padding and batches stay mixed
-        batches = []
-        for first in range(0, len(order) - size + 1, chunk):
-            rows = sorted(order[first : first + chunk], key=lambda index: len(examples[index][0]))
-            batches += [rows[i : i + size] for i in range(0, len(rows) - size + 1, size)]
-        rng.shuffle(batches)
-        for rows in batches:
-            yield _padded([examples[index] for index in rows])
+        while len(order) < size:
+            order += rng.sample(examples, len(examples))
+        yield order[:size]
+        order = order[size:]
 
 
 def _padded(rows: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids, padded with 0, and whether each was sampled. ``[B, T], [B, T]``"""
     import torch
 
     longest = max(len(ids) for ids, _ in rows)

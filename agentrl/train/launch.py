@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import yaml
 from omegaconf import OmegaConf
 
 from agentrl.config import TrainConfig
@@ -44,7 +45,7 @@ class Training:
         self._process: subprocess.Popen[bytes] | None = None
 
     def prepare(self) -> None:
-        """Write what the run's processes read: tasks and verl's configuration.
+        """Write what the run's processes read: settings, tasks and verl's configuration.
 
         Raises:
             ConfigError: a setting does not fit, or there is no room for the run.
@@ -53,12 +54,17 @@ class Training:
         free = shutil.disk_usage(self.folder).free
         if free < MINIMUM_FREE_BYTES:
             raise ConfigError(
-                f"Only {free >> 20} MB are free for {self.folder}; a run needs {MINIMUM_FREE_BYTES >> 20} MB. "
+                f"Only {free >> 20} MB are free for {self.folder}; a run needs "
+                f"{MINIMUM_FREE_BYTES >> 20} MB. "
                 "Make room, or name another folder with runs=."
             )
+        settings = yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
+        (self.folder / "config.yaml").write_text(settings)
         env = find_env(self.config.env, self.config.environment_options)
         algorithm = self.config.algorithm
-        write_tasks(env, self.folder, test_limit=self.config.eval.tasks, train_minimum=algorithm.tasks_per_step)
+        write_tasks(
+            env, self.folder, test_limit=self.config.eval.tasks, train_minimum=algorithm.tasks_per_step
+        )
         write_agent_loop_file(self.folder)
         composed = resolve(self.config, model=str(self.model), run=str(self.folder))
         OmegaConf.save(composed, self.folder / "verl.yaml")
@@ -93,8 +99,11 @@ class Training:
         }
         if self.config.hardware.device != "cpu":
             return common
-        roles = [name for name, wanted in (("reference", self.config.algorithm.kl_coefficient > 0),
-                                           ("critic", self.config.algorithm.name == "ppo")) if wanted]  # fmt: skip
+        wanted = {
+            "reference": self.config.algorithm.kl_coefficient > 0,
+            "critic": self.config.algorithm.name == "ppo",
+        }
+        roles = [name for name, is_wanted in wanted.items() if is_wanted]
         cache = {"VLLM_CPU_KVCACHE_SPACE": str(max(1, round(self.config.hardware.engine_memory)))}
         return common | cpu.environment(os.cpu_count() or 1, roles) | cache
 

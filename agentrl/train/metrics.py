@@ -65,7 +65,9 @@ def step_metrics(
     }
     result["time/other"] = max(0.0, step - rollout - train - sync - result["time/checkpoint"])
     names = sorted({name for episode in episodes for name in episode["rewards"]})
-    result |= {f"reward/{name}": float(np.mean([e["rewards"].get(name, 0.0) for e in episodes])) for name in names}
+    result |= {
+        f"reward/{name}": float(np.mean([e["rewards"].get(name, 0.0) for e in episodes])) for name in names
+    }
     return result | {ours: float(metrics[theirs]) for theirs, ours in FROM_VERL.items() if theirs in metrics}
 
 

@@ -68,7 +68,9 @@ class VerlPolicy:
                 f"The inference engine did not answer within {self._seconds:g} s (rollout.response_seconds)."
             ) from problem
         except Exception as problem:  # Ray wraps whatever the replica raised
-            raise EngineError(f"The inference engine failed: {type(problem).__name__}: {problem}") from problem
+            raise EngineError(
+                f"The inference engine failed: {type(problem).__name__}: {problem}"
+            ) from problem
         return self._generation(list(prompt_ids), output, sampling, episode)
 
     def _generation(self, prompt_ids: list[int], output: Any, sampling: Sampling, episode: str) -> Generation:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 AGENT_LOOP = "agentrl"
+CHECKED = ("actor_rollout_ref.actor", "actor_rollout_ref.rollout", "critic.optim", "critic.fsdp", "algorithm")
+"""Sections that verl's dataclasses check; a critic's model is checked when the run has it at hand."""
 
 
 def resolve(config: TrainConfig, *, model: str, run: str) -> DictConfig:
@@ -31,15 +33,17 @@ def resolve(config: TrainConfig, *, model: str, run: str) -> DictConfig:
     from omegaconf import OmegaConf, open_dict
 
     with initialize_config_dir(str(_verl_folder() / "trainer" / "config"), version_base=None):
-        composed = compose("ppo_trainer", overrides=_groups(config))
-    choices = {**_common(config, model, run), **(_cpu(config) if config.hardware.device == "cpu" else _gpu(config))}
+        composed = compose("ppo_trainer")
+    choices = {
+        **_common(config, model, run),
+        **(_cpu(config) if config.hardware.device == "cpu" else _gpu(config)),
+    }
     with open_dict(composed):
         for key, value in choices.items():
             OmegaConf.update(composed, key, value, force_add=True)
     for key, value in config.verl.items():
-        if key not in _keys(composed) and not isinstance(OmegaConf.select(composed, key.rpartition(".")[0]), dict):
-            if OmegaConf.select(composed, key, default=_MISSING) is _MISSING:
-                raise ConfigError(f"verl has no option {key!r}. {nearest(key, _keys(composed))}")
+        if OmegaConf.select(composed, key, default=_MISSING) is _MISSING:
+            raise ConfigError(f"verl has no option {key!r}. {nearest(key, _keys(composed))}")
         OmegaConf.update(composed, key, value)
     return composed
 
@@ -50,20 +54,17 @@ def check(composed: DictConfig) -> None:
     Raises:
         ConfigError: verl refuses it.
     """
+    from omegaconf import OmegaConf
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import omega_conf_to_dataclass, validate_config
 
     try:
-        for key in ("actor_rollout_ref.actor", "actor_rollout_ref.rollout", "critic", "algorithm"):
-            node = composed
-            for part in key.split("."):
-                node = node[part]
-            if key != "critic" or composed.critic.enable:
-                omega_conf_to_dataclass(node)
+        for key in CHECKED:
+            omega_conf_to_dataclass(OmegaConf.select(composed, key))
         validate_config(
             config=composed,
             use_reference_policy=need_reference_policy(composed),
-            use_critic=need_critic(composed),
+            use_critic=need_critic(composed) and Path(composed.critic.model.path).is_dir(),
         )
     except (AssertionError, ValueError, TypeError) as problem:
         raise ConfigError(f"verl refuses this configuration: {problem}") from problem
@@ -79,10 +80,6 @@ def _verl_folder() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise ConfigError("verl is not installed. Install the training extra: pip install 'agentrl[train]'.")
     return Path(next(iter(spec.submodule_search_locations)))
-
-
-def _groups(config: TrainConfig) -> list[str]:
-    return []
 
 
 def _keys(composed: DictConfig) -> list[str]:

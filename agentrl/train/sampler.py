@@ -12,7 +12,7 @@ from agentrl.train.failure import check_run
 POLL_SECONDS = 0.1
 
 
-class WatchfulReplayBuffer(ReplayBuffer):  # type: ignore[misc]
+class WatchfulReplayBuffer(ReplayBuffer):
     """Polls every 0.1 s, where verl's own waits 2 s, and raises when the run was told to stop."""
 
     def __init__(self, **settings: Any) -> None:

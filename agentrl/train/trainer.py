@@ -17,15 +17,23 @@ from verl.utils import tensordict_utils as tu
 from agentrl.config import TrainConfig
 from agentrl.doctor import examine_step
 from agentrl.errors import InfrastructureError
-from agentrl.events import CheckpointSaved, DoctorReported, EvalFinished, EventSink, StageStarted, StepFinished, Warned
 from agentrl.evaluate.statistics import wilson_interval
+from agentrl.events import (
+    CheckpointSaved,
+    DoctorReported,
+    EvalFinished,
+    EventSink,
+    StageStarted,
+    StepFinished,
+    Warned,
+)
 from agentrl.train.batch import fetch_rows
 from agentrl.train.certificate import Certificate
 from agentrl.train.failure import check_run
 from agentrl.train.metrics import step_metrics
 
 
-class AgentTrainer(PPOTrainerSync):  # type: ignore[misc]
+class AgentTrainer(PPOTrainerSync):
     """Trains on the rows that the episode loop puts into TransferQueue.
 
     Args:
@@ -40,6 +48,7 @@ class AgentTrainer(PPOTrainerSync):  # type: ignore[misc]
         self._settings, self._folder, self._events = config, folder, events
         self._certificate = Certificate(folder)
         self._first_step: int | None = None
+        self.global_steps: int = 0
 
     def fit(self, agent_loop_manager: Any) -> None:
         """Train; keeps a checkpoint of the last finished step when the run is stopped."""
@@ -58,14 +67,16 @@ class AgentTrainer(PPOTrainerSync):  # type: ignore[misc]
         check_run(self._folder)
         super().on_step_end()
 
-    def _step_once(self, metrics: dict[str, Any], timing_raw: dict[str, float], sample_batch_size: int) -> KVBatchMeta:
+    def _step_once(
+        self, metrics: dict[str, Any], timing_raw: dict[str, float], sample_batch_size: int
+    ) -> KVBatchMeta:
         try:
             batch: KVBatchMeta = super()._step_once(metrics, timing_raw, sample_batch_size)
         except IndexError as problem:
             check_run(self._folder)
             raise InfrastructureError(
-                f"Every episode of step {self.global_steps} was void, so there is nothing to train on. The events "
-                "name the reasons; the engine or the tools' machines are down."
+                f"Every episode of step {self.global_steps} was void, so there is nothing to train on. The "
+                "events name the reasons; the engine or the tools' machines are down."
             ) from problem
         return batch
 
@@ -93,9 +104,14 @@ class AgentTrainer(PPOTrainerSync):  # type: ignore[misc]
     def _report_evaluation(self, episodes: list[dict[str, Any]]) -> dict[str, float]:
         if not episodes:
             check_run(self._folder)
-            raise InfrastructureError("Every episode of the evaluation was void; the events name the reasons.")
+            raise InfrastructureError(
+                "Every episode of the evaluation was void; the events name the reasons."
+            )
         successes = sum(episode["success"] for episode in episodes)
-        success, reward = successes / len(episodes), float(np.mean([episode["reward"] for episode in episodes]))
+        success, reward = (
+            successes / len(episodes),
+            float(np.mean([episode["reward"] for episode in episodes])),
+        )
         low, high = wilson_interval(successes, len(episodes))
         self._events.emit(
             EvalFinished(self.global_steps, success, low, high, episodes=len(episodes), reward=reward)
@@ -105,7 +121,12 @@ class AgentTrainer(PPOTrainerSync):  # type: ignore[misc]
         return {"eval/success": success, "eval/reward": reward}
 
     def _compute_metrics(
-        self, batch: KVBatchMeta, metrics: dict[str, Any], timing_raw: dict[str, float], global_steps: int, epoch: int
+        self,
+        batch: KVBatchMeta,
+        metrics: dict[str, Any],
+        timing_raw: dict[str, float],
+        global_steps: int,
+        epoch: int,
     ) -> None:
         super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
         if self._first_step is None:
@@ -116,12 +137,18 @@ class AgentTrainer(PPOTrainerSync):  # type: ignore[misc]
             report = examine_step(rows, step=global_steps, algorithm=self._settings.algorithm)
             self._certificate.add(report)
             self._events.emit(
-                DoctorReported(global_steps, report.passed, {check.name: check.detail for check in report.checks})
+                DoctorReported(
+                    global_steps,
+                    report.passed,
+                    {check.name: "pass" if check.passed else check.detail for check in report.checks},
+                )
             )
         expected = self._settings.algorithm.tasks_per_step * self._settings.algorithm.group_size
         self._events.emit(
             StepFinished(
-                global_steps, self.total_training_steps, step_metrics(rows, metrics, timing_raw, expected=expected)
+                global_steps,
+                self.total_training_steps,
+                step_metrics(rows, metrics, timing_raw, expected=expected),
             )
         )
 
@@ -133,7 +160,8 @@ class AgentTrainer(PPOTrainerSync):  # type: ignore[misc]
         except Exception as problem:
             shutil.rmtree(path, ignore_errors=True)
             message = (
-                f"The checkpoint of step {self.global_steps} could not be written to {path} ({_root(problem)}). "
+                f"The checkpoint of step {self.global_steps} could not be written to {path} "
+                f"({_root(problem)}). "
                 "Earlier checkpoints are kept. Make room, or name another folder with runs=."
             )
             if self.global_steps >= self.total_training_steps:

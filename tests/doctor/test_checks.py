@@ -88,13 +88,27 @@ def shift_logprobs(row: Row) -> None:
 
 def retokenise(row: Row) -> None:
     """The same text in other tokens: one sampled token became two."""
-    for name in ("responses", "response_mask", "rm_scores", "rollout_log_probs", "old_log_probs", "advantages"):
+    for name in (
+        "responses",
+        "response_mask",
+        "rm_scores",
+        "rollout_log_probs",
+        "old_log_probs",
+        "advantages",
+    ):
         row.columns[name] = np.insert(row.columns[name], 2, row.columns[name][2])
 
 
 def drop_context(row: Row) -> None:
     """The observation that the model saw is missing from what is trained on."""
-    for name in ("responses", "response_mask", "rm_scores", "rollout_log_probs", "old_log_probs", "advantages"):
+    for name in (
+        "responses",
+        "response_mask",
+        "rm_scores",
+        "rollout_log_probs",
+        "old_log_probs",
+        "advantages",
+    ):
         row.columns[name] = np.delete(row.columns[name], 6)
 
 
@@ -113,7 +127,9 @@ def drop_context(row: Row) -> None:
         pytest.param(shift_logprobs, AGREE, id="trainer positions off by one"),
         pytest.param(change("old_log_probs", 3, np.nan), AGREE, id="a log-prob that is no number"),
         pytest.param(change("rm_scores", 9, 0.25), REWARDS, id="part of a reward lost"),
-        pytest.param(lambda row: row.episode.update(status="void"), BASELINES, id="a void episode trained on"),
+        pytest.param(
+            lambda row: row.episode.update(status="void"), BASELINES, id="a void episode trained on"
+        ),
         pytest.param(change("advantages", 9, 3.0), BASELINES, id="another advantage"),
         pytest.param(lambda row: row.ledger.pop(), MASK, id="a generation that nobody recorded"),
     ],

@@ -59,10 +59,10 @@ def _no_pinned_memory() -> None:
     from torch.distributed.fsdp import CPUOffloadPolicy
 
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
-        def __init__(self: Any, pin_memory: bool = False) -> None:
+        def without_pinning(self: Any, pin_memory: bool = False) -> None:
             original(self, pin_memory=False)
 
-        return __init__
+        return without_pinning
 
     _wrap(CPUOffloadPolicy, "__init__", make)
 

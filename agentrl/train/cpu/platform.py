@@ -56,7 +56,7 @@ def _device_module() -> types.ModuleType:
 
 
 @PlatformRegistry.register(platform="cpu")
-class CPUPlatform(PlatformBase):  # type: ignore[misc]
+class CPUPlatform(PlatformBase):
     """Tells verl to place tensors on the CPU, talk over gloo, and count one pretended GPU in Ray."""
 
     device_name = "cpu"

@@ -1,0 +1,93 @@
+"""``agentrl warmup``: a model learns an environment's form from its scripted expert."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+from rich.console import Console
+from rich.text import Text
+
+from agentrl.cli.models import follower, warmup_bars
+from agentrl.cli.settings import load
+from agentrl.config import Section, parse_overrides
+from agentrl.errors import ConfigError
+from agentrl.registry import nearest
+
+SHARED = ("seed", "data", "env_options", "on_bad_row", "sandbox", "preset")
+"""Settings of a training run that a warm-up uses, too."""
+
+
+class WarmupSettings(Section):
+    """What a warm-up can be told beside :data:`SHARED`."""
+
+    out: Path = Field(..., description="the model folder to write; must not exist or be empty")
+    start: Path | None = Field(None, description="the model folder to begin with; default: a new small model")
+    steps: int = Field(1000, ge=1)
+    demonstrations: int = Field(8000, ge=1)
+    batch_size: int = Field(64, ge=1)
+    learning_rate: float = Field(4e-3, gt=0)
+
+
+def warmup(env: str, words: Sequence[str]) -> int:
+    """Run the command; returns the exit code.
+
+    Raises:
+        AgentRLError: a setting does not fit, the environment has no expert, or machines failed.
+    """
+    settings, shared = split(words)
+    config, environment = load(env, shared)
+    from agentrl.train.runtime import open_sandbox_if_any
+    from agentrl.train.warmup import warmup as fit
+
+    console = Console()
+    with warmup_bars(console) as bars:
+        report = fit(
+            environment,
+            settings.out,
+            seed=config.seed,
+            steps=settings.steps,
+            demonstrations=settings.demonstrations,
+            batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate,
+            start=settings.start,
+            sandbox=open_sandbox_if_any(config),
+            progress=follower(bars),
+        )
+    console.print(
+        Text(
+            f"Wrote {settings.out}: {report.parameters:,} parameters, loss {report.loss:.3f} nats per token, "
+            f"from {report.demonstrations:,} demonstrations (of which {report.expert_success:.1%} solved).\n"
+            f"Train it: agentrl train {env} model={settings.out}"
+        ),
+        soft_wrap=True,
+    )
+    return 0
+
+
+def split(words: Sequence[str]) -> tuple[WarmupSettings, list[str]]:
+    """The warm-up's own settings, and the words that are for the environment.
+
+    Raises:
+        ConfigError: a setting is unknown here or does not fit.
+    """
+    asked = parse_overrides(words)
+    own = {key: value for key, value in asked.items() if key in WarmupSettings.model_fields}
+    known = [*WarmupSettings.model_fields, *SHARED]
+    for key in asked:
+        if key not in known:
+            raise ConfigError(f"agentrl warmup has no setting {key}. {nearest(key, known)}")
+    try:
+        settings = WarmupSettings.model_validate(own)
+    except ValidationError as problem:
+        raise ConfigError("\n".join(_explain(error) for error in problem.errors())) from None
+    return settings, [word for word in words if word.partition("=")[0].partition(".")[0] not in own]
+
+
+def _explain(error: Any) -> str:
+    name = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "missing":
+        return f"{name} is missing; say where the model goes, for example out=models/warm."
+    return f"{name}={error['input']!r}: {error['msg']}."

@@ -1,0 +1,7 @@
+"""Where runs are kept on disk."""
+
+from __future__ import annotations
+
+from agentrl.store.run_folder import RunFolder, writing
+
+__all__ = ["RunFolder", "writing"]

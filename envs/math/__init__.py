@@ -1,0 +1,151 @@
+r"""Mathematics with a Python interpreter: arithmetic made up as needed, or GSM8K.
+
+The model is paid for the right number in ``\boxed{}``, however it came by it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Literal
+
+from agentrl import ConfigError, Env, Expert, Task
+from agentrl.envs.math import gsm8k
+from agentrl.envs.math.families import FAMILIES, draw
+from agentrl.rewards.math import correct
+from agentrl.tools.python import Python
+
+TEST_SIZE = 512
+SEEDS = 1 << 32
+"""Seeds of one split. A question's seed is its split's and family's first one and its position."""
+
+
+class Math(Env):
+    """Arithmetic problems, solved with the ``python`` tool.
+
+    Args:
+        families: names of :data:`agentrl.envs.math.families.FAMILIES`; by default
+            :attr:`default_families`.
+        difficulty: 1, 2 or 3: how long the numbers are.
+        size: tasks of the train split; the test split has a quarter of it, at most 512.
+        seed: of the questions. The test split does not depend on ``size`` beyond its length.
+        data: instead of families, word problems in GSM8K's form: a folder, a file or a hub id.
+        on_bad_row: what to do about a malformed row of ``data``: ``stop`` or ``skip``.
+
+    Raises:
+        ConfigError: an option does not fit.
+    """
+
+    prompt = r"Use python. Answer in \boxed{}."
+    data_prompt = (
+        "Solve the problem step by step. For every calculation call the python tool with code that "
+        r"prints the result. When you know the answer, write it as a plain number in \boxed{}, "
+        r"for example \boxed{42}."
+    )
+    tools = (Python(),)
+    rewards = (correct,)
+    success = "correct"
+
+    default_families = ("products", "chain_sum", "basic_arithmetic", "lcm")
+
+    # What the scripted expert demonstrates. A policy warmed up on it knows the tool and the format
+    # but has no good habits; finding out that calling the tool pays is left to training.
+    expert_tool_rate = 0.35  # episodes that call python; the others answer at once
+    expert_slip_rate = 0.1  # of those calls, how many compute something else
+    expert_guess_rate = 0.1  # of the answers without the tool, how many are right
+
+    def __init__(
+        self,
+        families: Sequence[str] | None = None,
+        difficulty: int = 2,
+        size: int = 2000,
+        seed: int = 0,
+        data: str | None = None,
+        on_bad_row: Literal["stop", "skip"] = "stop",
+    ) -> None:
+        super().__init__(prompt=self.data_prompt if data else None)
+        self.families = _checked_families(families if families is not None else self.default_families)
+        if data and families is not None:
+            raise ConfigError(f"data={data} and families= exclude each other; give one of them.")
+        if difficulty not in (1, 2, 3):
+            raise ConfigError(f"difficulty={difficulty!r} must be 1, 2 or 3.")
+        if size < len(self.families) * 4:
+            raise ConfigError(
+                f"size={size} is too small for {len(self.families)} families; give at least 4 per family."
+            )
+        if on_bad_row not in ("stop", "skip"):
+            raise ConfigError(f"on_bad_row={on_bad_row!r} must be 'stop' or 'skip'.")
+        self.difficulty, self.size, self.seed = difficulty, size, seed
+        self.data, self.on_bad_row = data, on_bad_row
+        self._splits: dict[str, list[Task]] = {}
+
+    def tasks(self, split: str) -> list[Task]:
+        """The tasks of ``train`` or ``test``, made or read once; no prompt stands in both.
+
+        Raises:
+            ConfigError: the split is unknown, or the families have too few questions.
+            DataError: ``data`` cannot be read.
+        """
+        if split not in gsm8k.NAMES:
+            raise ConfigError(f"There is no split {split!r}; there are 'train' and 'test'.")
+        if split not in self._splits:
+            held_out = {task.prompt for task in self.tasks("test")} if split == "train" else set()
+            if self.data:
+                rows = gsm8k.load(self.data, split, self.on_bad_row)
+                self._splits[split] = [task for task in rows if task.prompt not in held_out]
+            else:
+                self._splits[split] = self._make(split, held_out)
+        return self._splits[split]
+
+    def expert(self, task: Task, rng: random.Random) -> Expert | None:
+        """Demonstrations for the made-up families; see the rates above. None for ``data``."""
+        if "family" not in task.metadata:
+            return None
+        return self._demonstrate(task, rng)
+
+    def _make(self, split: str, used: set[str]) -> list[Task]:
+        size = self.size if split == "train" else min(TEST_SIZE, self.size // 4)
+        count, rest = divmod(size, len(self.families))
+        tasks: list[Task] = []
+        for position, family in enumerate(self.families):
+            offset = sorted(FAMILIES).index(family) * (SEEDS // len(FAMILIES))
+            first = (2 * self.seed + (split == "test")) * SEEDS + offset
+            tasks += draw(family, self.difficulty, first, count + (position < rest), used)
+        random.Random(self.seed).shuffle(tasks)
+        return tasks
+
+    def _demonstrate(self, task: Task, rng: random.Random) -> Expert:
+        if rng.random() >= self.expert_tool_rate:
+            right = rng.random() < self.expert_guess_rate
+            yield _boxed(str(task.answer) if right else guess(str(task.answer), rng))
+            return
+        family = FAMILIES[task.metadata["family"]]
+        write = family.slip if rng.random() < self.expert_slip_rate else family.code
+        function = {"name": "python", "arguments": {"code": write(task.prompt)}}
+        shown = yield {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [{"type": "function", "function": function}],
+        }
+        yield _boxed(shown[-1].strip())
+
+
+def guess(answer: str, rng: random.Random) -> str:
+    """A number of the same sign and length that shares the leading digit, as a rough estimate would."""
+    sign, digits = ("-", answer[1:]) if answer.startswith("-") else ("", answer)
+    if len(digits) == 1:
+        return sign + str(rng.randint(1, 9))
+    return sign + digits[0] + "".join(str(rng.randint(0, 9)) for _ in digits[1:])
+
+
+def _boxed(content: str) -> dict[str, str]:
+    return {"role": "assistant", "content": rf"\boxed{{{content}}}"}
+
+
+def _checked_families(names: Sequence[str]) -> tuple[str, ...]:
+    chosen = [names] if isinstance(names, str) else list(names)
+    unknown = [name for name in chosen if name not in FAMILIES]
+    if unknown or not chosen:
+        what = f"There is no family {unknown[0]!r}" if unknown else "families= is empty"
+        raise ConfigError(f"{what}; known: {', '.join(sorted(FAMILIES))}.")
+    return tuple(dict.fromkeys(chosen))

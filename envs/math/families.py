@@ -1,0 +1,162 @@
+"""Families of arithmetic tasks: reasoning-gym writes the questions, a line of Python solves them.
+
+The generators' own answers are the gold ones. ``code`` sees the question alone, as a policy does.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from agentrl import ConfigError, Task
+
+
+@dataclass(frozen=True)
+class Family:
+    """One kind of question.
+
+    Args:
+        generator: its name in reasoning-gym.
+        levels: the generator's settings for difficulty 1, 2 and 3.
+        code: the line of Python that answers a question.
+        slip: the same with a plausible mistake, always answering something else or nearly always.
+    """
+
+    generator: str
+    levels: tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]]
+    code: Callable[[str], str]
+    slip: Callable[[str], str]
+
+
+def _expression(question: str) -> str:
+    """The arithmetic in a question, as it stands there."""
+    found = re.search(r"[-( ]*[0-9][-+*() 0-9]*", question)
+    assert found is not None, question
+    return found[0].strip()
+
+
+def _evaluate(question: str) -> str:
+    return f"print({_expression(question)})"
+
+
+def _swap_operator(question: str) -> str:
+    """The last operator mistaken for another one."""
+    code = _evaluate(question)
+    *_, last = re.finditer(r" ([-+*]) ", code)
+    return f"{code[: last.start(1)]}{_MISTAKEN[last[1]]}{code[last.end(1) :]}"
+
+
+_MISTAKEN = {"+": "-", "-": "+", "*": "+"}
+
+
+def _call(function: str) -> Callable[[str], str]:
+    def code(question: str) -> str:
+        numbers = ", ".join(re.findall(r"[0-9]+", question))
+        return f"import math; print(math.{function}({numbers}))"
+
+    return code
+
+
+_EQUATION = re.compile(
+    r"(?:(?P<before>-?\d+) (?P<minus>[-+]) )?(?P<negative>-)?(?:(?P<factor>\d+)\*)?[a-z]"
+    r"(?: (?P<sign>[-+]) (?P<after>\d+))? = (?P<right>-?\d+)$"
+)
+
+
+def _solve(question: str, *, swapped: bool = False) -> str:
+    """``37*k + 66 = 1213`` by ``print((1213 - 66) // 37)``."""
+    parts = _EQUATION.search(question)
+    assert parts is not None, question
+    known: str = parts["right"]
+    moved = {"+": "-", "-": "+"}
+    if parts["after"]:
+        known += f" {parts['sign'] if swapped else moved[parts['sign']]} {parts['after']}"
+    if parts["before"]:
+        known += f" {'+' if swapped else '-'} {parts['before']}"
+    downward = parts["negative"] or parts["minus"] == "-"
+    return f"print(({known}) // {'-' if downward else ''}{parts['factor'] or 1})"
+
+
+def _digits(low: int, high: int, terms: int, **more: Any) -> dict[str, Any]:
+    return {"min_digits": low, "max_digits": high, "min_terms": 2, "max_terms": terms, **more}
+
+
+def _values(low: int, high: int, **more: Any) -> dict[str, Any]:
+    return {"min_value": low, "max_value": high, **more}
+
+
+# allow_parentheses=False would have reasoning-gym compute 50 + 83 * 6 from left to right.
+_PLAIN = {"operators": ("+", "-", "*"), "allow_negation": False, "allow_parentheses": True}
+_LINEAR = {"min_terms": 2, "max_terms": 2, "operators": ("+", "-", "*"), "operators_weights": [0.5, 0.5, 0.0]}
+
+FAMILIES: dict[str, Family] = {
+    "products": Family(
+        "products", (_digits(2, 2, 2), _digits(3, 3, 2), _digits(4, 4, 2)), _evaluate, _swap_operator
+    ),
+    "chain_sum": Family(
+        "chain_sum", (_digits(2, 3, 3), _digits(3, 3, 4), _digits(4, 4, 6)), _evaluate, _swap_operator
+    ),
+    "basic_arithmetic": Family(
+        "basic_arithmetic",
+        (_digits(2, 2, 2, **_PLAIN), _digits(2, 3, 3, **_PLAIN), _digits(3, 3, 5, **_PLAIN)),
+        _evaluate,
+        _swap_operator,
+    ),
+    "lcm": Family("lcm", (_values(10, 99), _values(50, 400), _values(500, 5000)), _call("lcm"), _call("gcd")),
+    "gcd": Family(
+        "gcd", (_values(10, 99), _values(100, 999), _values(1000, 9999)), _call("gcd"), _call("lcm")
+    ),
+    "simple_equations": Family(
+        "simple_equations",
+        (_values(2, 30, **_LINEAR), _values(10, 99, **_LINEAR), _values(100, 999, **_LINEAR)),
+        _solve,
+        lambda question: _solve(question, swapped=True),
+    ),
+}
+
+
+MOST_MISSES = 100
+"""Known questions drawn in a row before a family counts as used up."""
+
+
+def draw(name: str, difficulty: int, first: int, count: int, skip: set[str]) -> Iterator[Task]:
+    """Yield ``count`` tasks of a family, none of whose prompts is in ``skip``, which they join.
+
+    Args:
+        name: a key of :data:`FAMILIES`.
+        difficulty: 1, 2 or 3.
+        first: the seed of the first question; each further one takes the next.
+
+    Raises:
+        ConfigError: the family has too few different questions, or reasoning-gym is not installed.
+    """
+    try:
+        import reasoning_gym
+    except ImportError as problem:
+        raise ConfigError(
+            "The questions of math come from reasoning-gym: pip install 'agentrl[math]'."
+        ) from problem
+
+    family = FAMILIES[name]
+    settings = family.levels[difficulty - 1]
+    questions = reasoning_gym.create_dataset(family.generator, seed=first, size=1 << 31, **settings)
+    found = misses = 0
+    for index in itertools.count():
+        if found == count:
+            return
+        if misses == MOST_MISSES:
+            raise ConfigError(
+                f"Family {name!r} at difficulty {difficulty} has hardly more than {found} questions "
+                f"and {count} were asked for: lower size, raise difficulty or add families."
+            )
+        row = questions[index]
+        prompt = row["question"].strip()
+        if prompt in skip:
+            misses += 1
+            continue
+        skip.add(prompt)
+        found, misses = found + 1, 0
+        yield Task(prompt, answer=row["answer"].strip(), metadata={"family": name})

@@ -1,0 +1,29 @@
+"""Isolation for code that a model wrote: open a sandbox, make a session per episode, run code, read typed
+results.
+
+::
+
+    async with open_sandbox() as sandbox:
+        async with await sandbox.create(Limits(memory_mb=256)) as session:
+            result = await session.run_cell("1 + 1")        # result.stdout == "2\\n"
+
+Code never runs unconfined: where no isolation is available, opening a sandbox raises SandboxUnavailable.
+"""
+
+from __future__ import annotations
+
+from .namespace import NamespaceSandbox
+from .protocol import Availability, Limits, Result, Sandbox, Session, Status
+from .registry import BACKENDS, open_sandbox
+
+__all__ = [
+    "BACKENDS",
+    "Availability",
+    "Limits",
+    "NamespaceSandbox",
+    "Result",
+    "Sandbox",
+    "Session",
+    "Status",
+    "open_sandbox",
+]

@@ -1,0 +1,1 @@
+"""What runs inside the isolated view: standard library only, started with ``python -I -S``."""

@@ -1,0 +1,129 @@
+"""Collecting what a call prints, up to a limit, without ever waiting for the end of a pipe."""
+
+from __future__ import annotations
+
+import os
+import selectors
+
+_CHUNK = 1 << 16
+_MAX_ABANDONED = 16
+
+
+class Capture:
+    """The first ``limit`` bytes of each of two streams; the rest is read, counted and thrown away."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.kept = (bytearray(), bytearray())
+        self.seen = 0
+
+    def add(self, stream: int, data: bytes) -> None:
+        self.seen += len(data)
+        self.kept[stream].extend(data[: max(0, self.limit - len(self.kept[stream]))])
+
+    @property
+    def truncated(self) -> bool:
+        return self.seen > sum(len(kept) for kept in self.kept)
+
+
+class Streams:
+    """Two pipes that guest processes write their output to, drained for as long as anybody may write."""
+
+    def __init__(self, selector: selectors.BaseSelector) -> None:
+        self._selector = selector
+        self._capture: Capture | None = None
+        pairs = (os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC))
+        self._readers = [reader for reader, _ in pairs]
+        self.writers = (pairs[0][1], pairs[1][1])
+        for index, reader in enumerate(self._readers):
+            os.set_blocking(reader, False)
+            selector.register(reader, selectors.EVENT_READ, lambda index=index: self._read(index))
+
+    def close_writers(self) -> None:
+        """To be called once the guest process has its copies."""
+        for fd in self.writers:
+            os.close(fd)
+
+    def record(self, capture: Capture | None) -> None:
+        """Where output goes from now on; None throws it away."""
+        self._capture = capture
+
+    def drain(self) -> None:
+        """Take what lies in the pipes now, without waiting for more."""
+        for index in (0, 1):
+            for _ in range(64):  # four megabytes: a background process may be writing all the while
+                if not self._read(index):
+                    break
+
+    def _read(self, index: int) -> bool:
+        reader = self._readers[index]
+        if reader < 0:
+            return False
+        try:
+            data = os.read(reader, _CHUNK)
+        except BlockingIOError:
+            return False
+        if not data:
+            self._close(index)
+            return False
+        if self._capture is not None:
+            self._capture.add(index, data)
+        return True
+
+    def _close(self, index: int) -> None:
+        if self._readers[index] >= 0:
+            self._selector.unregister(self._readers[index])
+            os.close(self._readers[index])
+            self._readers[index] = -1
+
+    @property
+    def open(self) -> bool:
+        return any(reader >= 0 for reader in self._readers)
+
+    def close(self) -> None:
+        self._close(0)
+        self._close(1)
+
+
+class Abandoned:
+    """Pipes of finished calls that background processes still write to: read and thrown away."""
+
+    def __init__(self) -> None:
+        self._streams: list[Streams] = []
+
+    def add(self, streams: Streams) -> None:
+        streams.record(None)
+        self._streams = [old for old in self._streams if old.open]
+        if streams.open:
+            self._streams.append(streams)
+        while len(self._streams) > _MAX_ABANDONED:
+            self._streams.pop(0).close()
+
+
+class Feed:
+    """Bytes on their way into a guest's pipe; a guest that does not read them holds up nobody."""
+
+    def __init__(self, selector: selectors.BaseSelector, fd: int, data: bytes, close_after: bool) -> None:
+        self._selector, self._fd, self._view, self._close_after = selector, fd, memoryview(data), close_after
+        os.set_blocking(fd, False)
+        selector.register(fd, selectors.EVENT_WRITE, self._write)
+        self._active = True
+
+    def _write(self) -> None:
+        try:
+            self._view = self._view[os.write(self._fd, self._view) :] if self._view else self._view
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            self.stop()
+            return
+        if not self._view:
+            self.stop()
+
+    def stop(self) -> None:
+        """Give up on, or finish, the rest."""
+        if self._active:
+            self._active = False
+            self._selector.unregister(self._fd)
+            if self._close_after:
+                os.close(self._fd)

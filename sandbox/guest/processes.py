@@ -1,0 +1,90 @@
+"""What a supervisor needs to know and do about the processes of its session."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PASSES = 20
+
+
+def _fields(pid: int) -> list[bytes]:
+    """The numbers of /proc/<pid>/stat from the state on; empty if the process is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()
+    except OSError:
+        return []
+
+
+def all_pids() -> list[int]:
+    """Every process of the session but its supervisor."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit() and name != "1"]
+
+
+def cpu_seconds() -> float:
+    """CPU time used so far by all guest processes of the session, the dead ones included."""
+    ticks = 0
+    for pid in all_pids():
+        fields = _fields(pid)  # from 11: its user and system time, and its reaped children's
+        ticks += sum(int(value) for value in fields[11:15])
+    reaped = _fields(1)
+    ticks += sum(int(value) for value in reaped[13:15])
+    return ticks / _TICKS
+
+
+def reap() -> dict[int, int]:
+    """Collect whatever has ended: pid to exit code, negative for a signal."""
+    ended: dict[int, int] = {}
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return ended
+        if pid == 0:
+            return ended
+        ended[pid] = os.waitstatus_to_exitcode(status)
+
+
+def kill_all() -> None:
+    """End every process of the session but the supervisor; a fork bomb cannot outrun one kill(-1)."""
+    try:
+        os.kill(-1, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    while True:
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
+
+
+def kill_all_but(spared: int) -> bool:
+    """End every guest process but one. False if some keep forking away: then only `kill_all` helps."""
+    for _ in range(_PASSES):
+        others = _alive_but(spared)
+        if not others:
+            return True
+        for number in (signal.SIGSTOP, signal.SIGKILL):  # stopped first, so that they cannot fork on
+            for pid in others:
+                try:
+                    os.kill(pid, number)
+                except ProcessLookupError:
+                    continue
+        reap_all_but(spared, others)
+    return not _alive_but(spared)
+
+
+def _alive_but(spared: int) -> list[int]:
+    return [pid for pid in all_pids() if pid != spared and _fields(pid)[:1] not in ([], [b"Z"])]
+
+
+def reap_all_but(spared: int, pids: list[int]) -> None:
+    """Wait for those of ``pids`` that are ours to reap; the rest belong to a parent that still lives."""
+    for pid in pids:
+        if pid != spared:
+            try:
+                os.waitpid(pid, 0)
+            except ChildProcessError:
+                continue

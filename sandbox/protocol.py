@@ -1,0 +1,174 @@
+"""What every isolation backend offers: sandboxes that make sessions, which run code, with typed results."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from types import TracebackType
+from typing import Self
+
+
+class Status(StrEnum):
+    """How a call ended."""
+
+    ok = "ok"
+    error = "error"  # an exception in a cell, a command's exit code other than 0
+    timeout = "timeout"  # over the wall or CPU seconds
+    oom = "oom"  # over the memory limit
+    output_limit = "output_limit"  # printed far more than the output limit
+    crashed = "crashed"  # ended by a signal, or the interpreter exited in the middle of a cell
+    session_lost = "session_lost"  # what the code did cost the whole session: files and variables are gone
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one session may use.
+
+    ``wall_seconds`` and ``cpu_seconds`` are per call; CPU time is that of all the session's processes
+    together. ``memory_mb`` (MiB) holds for the sum of the session where a control group can be made, files
+    included, else for each process. ``processes`` counts threads too. ``disk_mb`` (MiB) and ``inodes`` hold
+    for all writable folders together; ``disk_mb`` is also the largest file. ``open_files`` is per process.
+    ``output_bytes`` is what is kept of stdout and of stderr, each; a call that prints 16 times as much is
+    stopped.
+    """
+
+    wall_seconds: float = 10.0
+    cpu_seconds: float = 10.0
+    memory_mb: int = 512
+    processes: int = 32
+    disk_mb: int = 64
+    inodes: int = 4096
+    open_files: int = 128
+    output_bytes: int = 65_536
+    network: bool = False
+
+
+DEFAULT_LIMITS = Limits()
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a call gave.
+
+    ``stdout`` and ``stderr`` are decoded as UTF-8 with replacement characters. ``exit_code`` is None if the
+    call was stopped, negative (minus the signal) if a signal ended it. ``seconds`` is wall time inside the
+    sandbox. ``truncated``: some output was thrown away. ``detail`` says in words what happened; empty if
+    nothing did.
+    """
+
+    status: Status
+    stdout: str
+    stderr: str
+    exit_code: int | None
+    seconds: float
+    truncated: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether a backend can work on this machine.
+
+    ``reason`` says what is missing and what to do about it (empty if ``ok``); ``isolates`` names what is kept
+    apart; ``weaker`` lists, in sentences, what is held less strictly here than it could be.
+    """
+
+    ok: bool
+    reason: str
+    isolates: tuple[str, ...] = ()
+    weaker: tuple[str, ...] = ()
+
+
+class Session(ABC):
+    """A confined working folder with a Python interpreter that remembers, for one episode.
+
+    One call runs at a time; further ones wait. Cancelling a call ends the session. All methods raise
+    `SessionLost` once the session was closed or its sandbox has gone, and `SandboxError` if the sandbox
+    misbehaves.
+    """
+
+    @property
+    @abstractmethod
+    def id(self) -> str:
+        """A name that is unique in this sandbox."""
+
+    @abstractmethod
+    async def run_cell(self, code: str, *, wall_seconds: float | None = None) -> Result:
+        """Run Python in the session's interpreter; variables stay for the next cell.
+
+        The value of a last expression that is not None is printed, as in a notebook. After timeout, oom,
+        output_limit or crashed the interpreter starts afresh with the next cell, without its variables; the
+        files stay. ``wall_seconds`` replaces the session's own limit for this call.
+        """
+
+    @abstractmethod
+    async def exec(
+        self, command: Sequence[str] | str, *, stdin: bytes = b"", wall_seconds: float | None = None
+    ) -> Result:
+        """Run a program in a new process in the working folder; a string is a bash script.
+
+        The call ends when the program itself does: what it left in the background goes on until the session
+        ends, or until a later call is stopped for going over a limit.
+        """
+
+    @abstractmethod
+    async def put(self, path: str, data: bytes) -> None:
+        """Write a file, replacing whatever had its name; folders are made. ``path`` is relative to the
+        working folder.
+
+        Raises ToolError if the guest's file system refuses: a path that leaves the folder or crosses a link,
+        no space.
+        """
+
+    @abstractmethod
+    async def get(self, path: str, max_bytes: int = 1 << 20) -> bytes:
+        """The content of a regular file. ``path`` is relative to the working folder.
+
+        Raises ToolError if there is none, if it crosses a link, or if it has more than ``max_bytes``, holes
+        counted.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """End every process of the session and free all it held. May be called twice."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+class Sandbox(ABC):
+    """A backend at work. Lives in one event loop; an async context manager that closes itself."""
+
+    name: str
+
+    @classmethod
+    @abstractmethod
+    def availability(cls) -> Availability:
+        """Try this backend on this machine, for real. Blocks for a fraction of a second."""
+
+    @abstractmethod
+    async def create(self, limits: Limits = DEFAULT_LIMITS, *, preload: Sequence[str] = ()) -> Session:
+        """A new session. ``preload`` names modules that its interpreter finds already imported.
+
+        Raises SandboxUnavailable for limits this backend cannot enforce, ConfigError for a module that cannot
+        be imported or a limit that makes no sense, SandboxError if no session can be made.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """End all sessions and free everything. May be called twice."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

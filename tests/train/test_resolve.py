@@ -1,0 +1,52 @@
+"""verl's configuration: complete, ours where we choose, and checked by verl's own classes."""
+
+from __future__ import annotations
+
+import pytest
+from omegaconf import OmegaConf
+
+from agentrl.config import load_config
+from agentrl.errors import ConfigError
+from agentrl.train.resolve import check, resolve
+
+
+@pytest.mark.parametrize("preset", ["cpu", "gpu"])
+@pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
+@pytest.mark.parametrize("gpus", [1, 8, 64])
+def test_every_preset_is_accepted_by_verl(preset: str, algorithm: str, gpus: int) -> None:
+    nodes = max(1, gpus // 8)
+    words = [f"preset={preset}", f"algorithm.name={algorithm}", f"hardware.gpus_per_node={gpus // nodes}",
+             f"hardware.nodes={nodes}", "algorithm.kl_coefficient=0.001"]  # fmt: skip
+    composed = resolve(load_config("math", words), model="model", run="run")
+    check(composed)
+    assert composed.trainer.n_gpus_per_node * composed.trainer.nnodes == gpus
+
+
+def test_our_settings_reach_verl() -> None:
+    words = ["algorithm.learning_rate=0.5", "algorithm.clip_high=0.4", "rollout.max_trajectory_tokens=100",
+             "rollout.max_prompt_tokens=50", "seed=7", "steps=9"]  # fmt: skip
+    composed = resolve(load_config("math", words), model="model", run="run")
+    rollout, actor = composed.actor_rollout_ref.rollout, composed.actor_rollout_ref.actor
+    assert (actor.optim.lr, actor.clip_ratio_high) == (0.5, 0.4)
+    assert (composed.data.max_response_length, rollout.max_model_len) == (100, 150)
+    assert (composed.data.seed, composed.trainer.total_training_steps) == (7, 9)
+
+
+def test_any_verl_option_can_be_set() -> None:
+    config = load_config(
+        "math", ["verl.actor_rollout_ref.actor.optim.weight_decay=0.3", "verl.algorithm.kl_penalty=abs"]
+    )
+    composed = resolve(config, model="model", run="run")
+    assert composed.actor_rollout_ref.actor.optim.weight_decay == 0.3
+    assert OmegaConf.select(composed, "algorithm.kl_penalty") == "abs"
+
+
+def test_an_unknown_verl_option_names_its_neighbours() -> None:
+    with pytest.raises(ConfigError, match=r"trainer\.total_epochz.*trainer\.total_epochs"):
+        resolve(load_config("math", ["verl.trainer.total_epochz=3"]), model="model", run="run")
+
+
+def test_a_combination_that_verl_refuses_is_our_error() -> None:
+    config = load_config("math", ["verl.actor_rollout_ref.actor.loss_agg_mode=sideways"])
+    with pytest.raises(ConfigError, match="verl refuses"):
+        check(resolve(config, model="model", run="run"))
