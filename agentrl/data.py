@@ -71,7 +71,10 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    import pyarrow.parquet as parquet
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError as problem:
+        raise DataError(f"{path} is Parquet, which needs pyarrow: pip install pyarrow.") from problem
 
     try:
         file = parquet.ParquetFile(path)

@@ -264,8 +264,8 @@ def baselines_match(rows: Sequence[Row], algorithm: Algorithm) -> str:
                 trained = row.columns["advantages"][sampled(row)]
                 if np.any(np.abs(trained - advantage) > ADVANTAGE_TOLERANCE):
                     raise _Wrong(
-                        f"row {row.key}: its advantage is {trained[0]:g}, and {advantage:g} by the rewards of "
-                        f"the {len(members)} episodes that count in its group"
+                        f"row {row.key}: its advantage is {trained[0]:g}, and {advantage:g} by the rewards "
+                        f"of the {len(members)} episodes that count in its group"
                     )
     smallest = min(len(members) for members in groups.values())
     return f"{len(groups)} groups of {smallest} to {max(map(len, groups.values()))} episodes, none void"

@@ -74,9 +74,11 @@ class Training:
         """Prepare the run and start its driver, in a session of its own."""
         self.prepare()
         log = (self.folder / "log.txt").open("ab")
+        # Without bytecode files each of the run's processes would compile hundreds of modules anew.
+        inherited = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "agentrl.train.driver", str(self.folder)],
-            env={**os.environ, **self.environment()},
+            env={**inherited, **self.environment()},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

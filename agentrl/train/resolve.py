@@ -54,6 +54,7 @@ def check(composed: DictConfig) -> None:
     Raises:
         ConfigError: verl refuses it.
     """
+    from hydra.errors import InstantiationException
     from omegaconf import OmegaConf
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import omega_conf_to_dataclass, validate_config
@@ -66,8 +67,8 @@ def check(composed: DictConfig) -> None:
             use_reference_policy=need_reference_policy(composed),
             use_critic=need_critic(composed) and Path(composed.critic.model.path).is_dir(),
         )
-    except (AssertionError, ValueError, TypeError) as problem:
-        raise ConfigError(f"verl refuses this configuration: {problem}") from problem
+    except (AssertionError, ValueError, TypeError, InstantiationException) as problem:
+        raise ConfigError(f"verl refuses this configuration: {problem.__cause__ or problem}") from problem
 
 
 _MISSING = object()
