@@ -24,7 +24,7 @@ from agentrl.observation import Image, Observation
 from agentrl.reward import Reward, reward
 from agentrl.task import Task
 from agentrl.tool import Tool, ToolContext, tool
-from agentrl.trajectory import Call, Message, Segment, Trajectory, Turn
+from agentrl.trajectory import Call, Message, Segment, Trajectory, Turn, call, say
 
 __all__ = [
     "AgentRLError",
@@ -50,8 +50,10 @@ __all__ = [
     "Trajectory",
     "Turn",
     "UsageError",
+    "call",
     "read_rows",
     "reward",
+    "say",
     "tool",
 ]
 

@@ -20,6 +20,17 @@ Message = dict[str, Any]
 ``tool_call_id`` and ``name``."""
 
 
+def say(text: str) -> Message:
+    """An assistant's message, as a scripted expert yields it."""
+    return {"role": "assistant", "content": text}
+
+
+def call(tool: str, /, **arguments: Any) -> Message:
+    """An assistant's message that calls a tool, as a scripted expert yields it."""
+    function = {"name": tool, "arguments": arguments}
+    return {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": function}]}
+
+
 @dataclass(slots=True)
 class Call:
     """One tool call of a turn and its answer.

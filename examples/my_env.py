@@ -1,38 +1,31 @@
-"""A shop whose prices change every day: only who looks them up can know them."""
+"""Prices change every day: only who looks them up can know them."""
 
-import random
+from random import Random
 
-from agentrl import Env, Task, ToolError, reward, tool
+from agentrl import Env, Task, call, reward, say, tool
 
-ITEMS = [f"{look} {thing}" for look in ("red", "blue", "old") for thing in ("lamp", "map", "coat")]
-OFFERS = [(item, str(price)) for item in ITEMS for price in range(100, 1000)]
+
+def price(day):
+    return str(Random(day).randint(100, 999))
 
 
 class Shop(Env):
     prompt = "Look up the price and answer with it."
 
     def tasks(self, split):
-        offers = random.Random(0).sample(OFFERS, 2200)
-        for item, price in offers[200:] if split == "train" else offers[:200]:
-            yield Task(f"What does the {item} cost?", answer=price, metadata={"item": item})
-
-    async def reset(self, task):
-        self.item, self.price = task.metadata["item"], task.answer
+        return [Task(f"Price on day {day}?", answer=price(day)) for day in range(split == "test", 999, 2)]
 
     @tool
-    def look_up(self, item: str) -> str:
-        """Look up what an item costs."""
-        if item != self.item:
-            raise ToolError(f"There is no {item} in the shop.")
-        return self.price
+    def look_up(self, day: int) -> str:
+        """Look up the price on a day."""
+        return price(day)
 
     @reward
     def correct(self, episode):
-        return float(episode.final_text.strip() == self.price)
+        return float(episode.final_text.strip() == episode.task.answer)
 
-    def expert(self, task, rng):  # shows a new model the form: it looks one time in three, else it guesses
-        answer = str(rng.randint(100, 999))
+    def expert(self, task, rng):  # shows a new model the form: it looks one time in three, or else guesses
+        answer = price(rng.random())
         if rng.random() < 1 / 3:
-            call = {"name": "look_up", "arguments": {"item": task.metadata["item"]}}
-            [answer] = yield {"role": "assistant", "tool_calls": [{"type": "function", "function": call}]}
-        yield {"role": "assistant", "content": answer}
+            [answer] = yield call("look_up", day=int(task.prompt.split()[-1].strip("?")))
+        yield say(answer)

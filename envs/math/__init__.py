@@ -9,7 +9,7 @@ import random
 from collections.abc import Sequence
 from typing import Literal
 
-from agentrl import ConfigError, Env, Expert, Task
+from agentrl import ConfigError, Env, Expert, Message, Task, call, say
 from agentrl.envs.math import gsm8k
 from agentrl.envs.math.families import FAMILIES, draw
 from agentrl.rewards.math import correct
@@ -121,12 +121,7 @@ class Math(Env):
             return
         family = FAMILIES[task.metadata["family"]]
         write = family.slip if rng.random() < self.expert_slip_rate else family.code
-        function = {"name": "python", "arguments": {"code": write(task.prompt)}}
-        shown = yield {
-            "role": "assistant",
-            "content": "",
-            "tool_calls": [{"type": "function", "function": function}],
-        }
+        shown = yield call("python", code=write(task.prompt))
         yield _boxed(shown[-1].strip())
 
 
@@ -138,8 +133,8 @@ def guess(answer: str, rng: random.Random) -> str:
     return sign + digits[0] + "".join(str(rng.randint(0, 9)) for _ in digits[1:])
 
 
-def _boxed(content: str) -> dict[str, str]:
-    return {"role": "assistant", "content": rf"\boxed{{{content}}}"}
+def _boxed(content: str) -> Message:
+    return say(rf"\boxed{{{content}}}")
 
 
 def _checked_families(names: Sequence[str]) -> tuple[str, ...]:

@@ -42,13 +42,13 @@ async def test_in_the_shop_only_looking_pays(shop):
     played = [await play(shop, task, random.Random(i)) for i, task in enumerate(shop.tasks("test"))]
     looked = [reward for reward, calls in played if calls]
     guessed = [reward for reward, calls in played if not calls]
-    assert 40 < len(looked) < 100 and set(looked) == {1.0}
-    assert sum(guessed) < 5
+    assert 100 < len(looked) < 240 and set(looked) == {1.0}
+    assert sum(guessed) < 10
 
 
 def test_the_shops_splits_share_no_task(shop):
     train, test = ({task.id for task in shop.tasks(split)} for split in ("train", "test"))
-    assert (len(train), len(test)) == (2000, 200) and not train & test
+    assert (len(train), len(test)) == (500, 499) and not train & test
     assert train == {task.id for task in shop.tasks("train")}
 
 
