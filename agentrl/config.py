@@ -6,6 +6,7 @@ environment's ``train.yaml``, and ``key=value`` words on the command line.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agentrl.errors import ConfigError
 from agentrl.registry import nearest
+
+EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
 class Section(BaseModel):
@@ -194,7 +197,7 @@ def load_config(env: str, words: Sequence[str] = (), *, folder: Path | None = No
     if preset not in known:
         raise ConfigError(f"preset={preset} is unknown. {nearest(str(preset), known)}")
     merged = _read(presets / f"{preset}.yaml")
-    own = {} if folder is None else _read(folder / "train.yaml")
+    own = {} if folder is None else _read_own(folder / "train.yaml", known)
     _merge(merged, own.get("all", {}))
     _merge(merged, own.get(preset, {}))
     if overrides.get("data") is not None:
@@ -231,10 +234,10 @@ def _value(key: str, text: str) -> Any:
         value = yaml.safe_load(text)
     except yaml.YAMLError as problem:
         raise ConfigError(f"The value of {key}={text!r} is not valid YAML: {problem}") from None
-    try:  # YAML 1.1 reads 1e-4 as a string
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
+    # YAML 1.1 reads 1e-4 as a string. Where it was written in quotes, it is meant as one.
+    if isinstance(value, str) and value == text.strip() and EXPONENT.fullmatch(value):
+        return float(value)
+    return value
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -247,6 +250,19 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ConfigError(f"{path} must hold a mapping, not {type(data).__name__}.")
     return data
+
+
+def _read_own(path: Path, presets: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """An environment's ``train.yaml``: a mapping of settings for each preset it names."""
+    known = ["all", *presets, *(f"{preset}-data" for preset in presets)]
+    own: dict[str, dict[str, Any]] = {}
+    for name, settings in _read(path).items():
+        if name not in known:
+            raise ConfigError(f"{path}: there is no preset {name!r}. {nearest(str(name), known)}")
+        if not isinstance(settings, dict | None):
+            raise ConfigError(f"{path}: {name!r} must hold a mapping, not {type(settings).__name__}.")
+        own[name] = settings or {}
+    return own
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:

@@ -61,7 +61,7 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
                 continue
             try:
                 row = json.loads(line)
-            except (ValueError, UnicodeDecodeError) as problem:
+            except (ValueError, RecursionError) as problem:
                 yield number, f"not valid JSON ({problem})"
                 continue
             yield (
@@ -77,11 +77,7 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
         raise DataError(f"{path} is Parquet, which needs pyarrow: pip install pyarrow.") from problem
 
     try:
-        file = parquet.ParquetFile(path)
+        batches = (batch.to_pylist() for batch in parquet.ParquetFile(path).iter_batches())
+        yield from enumerate((row for batch in batches for row in batch), start=1)
     except Exception as problem:  # pyarrow raises many kinds; all mean the file is unreadable
         raise DataError(f"{path} cannot be read as Parquet: {problem}") from problem
-    number = 0
-    for batch in file.iter_batches():
-        for row in batch.to_pylist():
-            number += 1
-            yield number, row

@@ -83,6 +83,7 @@ class EpisodeVoided(Event):
     group: str
     task: str
     step: int
+    split: str
     reason: str
     attempt: int
     final: bool
@@ -183,16 +184,22 @@ class FileSink:
 
     def _write(self) -> None:
         while (event := self._queue.get()) is not None:
-            self._file.write(encode(event) + "\n")
-            if self._queue.empty():
-                self._file.flush()
-        self._file.close()
+            try:
+                self._file.write(encode(event) + "\n")
+                if self._queue.empty():
+                    self._file.flush()
+            except OSError:  # the disk is full, for now or for good; the run goes on without its record
+                self.dropped += 1
+        try:
+            self._file.close()
+        except OSError:
+            return
 
 
 def encode(event: Event) -> str:
     """An event as one line of JSON."""
     fields: dict[str, Any] = {f.name: getattr(event, f.name) for f in dataclasses.fields(event)}
-    return json.dumps({"event": type(event).__name__, **fields}, ensure_ascii=False)
+    return json.dumps({"event": type(event).__name__, **fields})
 
 
 def decode(line: str) -> Event:
@@ -215,6 +222,6 @@ class EventReader:
                 file.seek(self._offsets.get(path, 0))
                 chunk = file.read()
             complete = chunk.rfind(b"\n") + 1
-            self._offsets[path] = self._offsets.get(path, 0) + complete
-            for line in chunk[:complete].splitlines():
+            for line in chunk[:complete].splitlines(keepends=True):
+                self._offsets[path] = self._offsets.get(path, 0) + len(line)
                 yield decode(line.decode())

@@ -67,7 +67,7 @@ def _find(name: str, group: str, kind: type[Any]) -> Any:
     installed = names(group)
     if name in installed:
         return installed[name].load()
-    if "." not in path:
+    if "." not in path and not attribute:
         what = group.rpartition(".")[2]
         raise NotFound(f"There is no {what[:-1]} {name!r}. {nearest(name, list(installed))}")
     try:
@@ -114,7 +114,7 @@ def _pick(module: ModuleType, attribute: str, kind: type[Any], name: str) -> Any
         value
         for value in vars(module).values()
         if (isinstance(value, kind) or (isinstance(value, type) and issubclass(value, kind)))
-        and getattr(value, "__module__", module.__name__) == module.__name__
+        and vars(value).get("__module__", module.__name__) == module.__name__  # not imported from elsewhere
     ]
     if len(own) == 1:
         return own[0]
@@ -127,12 +127,17 @@ def _pick(module: ModuleType, attribute: str, kind: type[Any], name: str) -> Any
 
 def _make(found: Any, kind: type[T], name: str, options: Mapping[str, Any]) -> T:
     if isinstance(found, type) and issubclass(found, kind):
-        known = [p.name for p in inspect.signature(found).parameters.values() if p.kind != p.VAR_KEYWORD]
+        variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        taken = [p for p in inspect.signature(found).parameters.values() if p.kind not in variadic]
+        known = [p.name for p in taken]
         for option in options:
             if option not in known:
                 raise ConfigError(
                     f"{kind.__name__} {name!r} takes no option {option!r}. {nearest(option, known)}"
                 )
+        for p in taken:
+            if p.default is p.empty and p.name not in options:
+                raise ConfigError(f"{kind.__name__} {name!r} needs the option {p.name!r}.")
         return found(**options)
     if isinstance(found, kind):
         if options:

@@ -62,8 +62,12 @@ class Reward:
             raise UserCodeError(
                 f"Reward {self.name!r} raised {type(problem).__name__}: {problem} (task {episode.task.id})."
             ) from problem
-        if isinstance(value, bool | int | float) and math.isfinite(value):
-            return float(value)
+        try:
+            number = float(value) if isinstance(value, bool | int | float) else math.nan
+        except OverflowError:  # an integer beyond all floats
+            number = math.inf
+        if math.isfinite(number):
+            return number
         raise UserCodeError(
             f"Reward {self.name!r} returned {value!r}; it must return a finite number "
             f"(task {episode.task.id})."

@@ -152,14 +152,23 @@ class Tool:
 
     @property
     def function(self) -> Callable[..., Any]:
-        """What the schema is made from and calls go to."""
+        """What the schema is made from and calls go to.
+
+        Raises:
+            DefinitionError: the class defines no ``call``.
+        """
+        if type(self).call is Tool.call:
+            raise DefinitionError(f"Tool {type(self).__name__} does not define call().")
         return self.call
 
     @property
     def description(self) -> str:
         """What the model is told the tool does: the docstring of ``call``, or of the class."""
-        own = inspect.getdoc(self.function) if type(self).call is not Tool.call else None
-        return _summary(own or inspect.getdoc(type(self)) or "")
+        inherited = (inspect.getdoc(Tool.call), inspect.getdoc(Tool))  # not meant for a model
+        for text in (inspect.getdoc(self.function), inspect.getdoc(type(self))):
+            if text and text not in inherited:
+                return _summary(text)
+        return ""
 
     @property
     def schema(self) -> dict[str, Any]:
@@ -280,7 +289,7 @@ def _arguments_model(function: Callable[..., Any]) -> type[BaseModel]:
     where = f"tool {function.__qualname__}"
     try:
         hints = typing.get_type_hints(function, include_extras=True)
-    except (NameError, TypeError) as problem:
+    except (NameError, AttributeError, SyntaxError, TypeError) as problem:
         raise DefinitionError(f"The annotations of {where} cannot be read: {problem}.") from problem
     documented = {
         p.arg_name: p.description for p in docstring_parser.parse(inspect.getdoc(function) or "").params

@@ -113,7 +113,7 @@ class EpisodeRunner:
                 _make_void(trajectory, problem, attempt.elapsed())
                 final = number > self.limits.retries
                 self._events.emit(
-                    EpisodeVoided(episode_id, group, task.id, step, trajectory.reason, number, final)
+                    EpisodeVoided(episode_id, group, task.id, step, split, trajectory.reason, number, final)
                 )
                 if final:
                     return trajectory

@@ -95,6 +95,7 @@ class Training:
             "PYTHONUNBUFFERED": "1",
             "RAY_DEDUP_LOGS": "0",
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_worker_niceness": "0",
             "VLLM_NO_USAGE_STATS": "1",
             "VERL_LOGGING_LEVEL": "WARN",
             "VLLM_LOGGING_LEVEL": "WARNING",
@@ -153,11 +154,13 @@ class Training:
         found = []
         for process in psutil.process_iter():
             try:
-                if process.pid != os.getpid() and process.environ().get(RUN_VARIABLE) == str(self.folder):
+                if process.pid == os.getpid() or process.environ().get(RUN_VARIABLE) != str(self.folder):
+                    continue
+                if process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
-            except psutil.Error:
+            except psutil.Error:  # it ended meanwhile, or belongs to somebody else
                 continue
-        return [process for process in found if process.status() != psutil.STATUS_ZOMBIE]
+        return found
 
 
 def read_certificate(folder: Path) -> dict[str, Any] | None:

@@ -159,7 +159,7 @@ def _common(config: TrainConfig, model: str, run: str) -> dict[str, Any]:
         f"{engine}.agent.num_workers": hardware.rollout_workers,
         f"{engine}.agent.default_agent_loop": AGENT_LOOP,
         f"{engine}.agent.agent_loop_config_path": str(folder / "agent_loop.yaml"),
-        "reward.num_workers": 1,
+        "reward.num_workers": 0,  # the episode loop judges episodes itself
         f"{trainer}.v1.trainer_mode": "sync",
         f"{trainer}.v1.sampler.custom_sampler.path": "pkg://agentrl.train.sampler",
         f"{trainer}.v1.sampler.custom_sampler.name": "WatchfulReplayBuffer",

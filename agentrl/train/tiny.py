@@ -135,6 +135,8 @@ def save(model: PreTrainedModel, tokenizer: Any, folder: Path, *, like: Path | N
     folder.mkdir(parents=True, exist_ok=True)
     model.to(torch.bfloat16).save_pretrained(folder)  # type: ignore[call-arg, unused-ignore]
     tokenizer.save_pretrained(folder)
+    for weights in folder.glob("*.safetensors"):
+        weights.chmod(0o644)  # its writer keeps them from other users
     if like is None:
         (folder / CHAT_FILE).write_text(json.dumps(CHAT_OPTIONS, indent=2) + "\n", encoding="utf-8")
     elif (like / CHAT_FILE).is_file():

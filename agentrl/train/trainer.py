@@ -116,7 +116,7 @@ class AgentTrainer(PPOTrainerSync):
         self._events.emit(
             EvalFinished(self.global_steps, success, low, high, episodes=len(episodes), reward=reward)
         )
-        if self.global_steps < self.total_training_steps:
+        if 0 < self.global_steps < self.total_training_steps:
             self._events.emit(StageStarted("training"))
         return {"eval/success": success, "eval/reward": reward}
 

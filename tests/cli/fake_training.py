@@ -82,8 +82,8 @@ def recording(steps: int = STEPS) -> list[Event]:
         if step == 1:
             events.append(DoctorReported(1, True, {"tokens": "pass", "masks": "pass"}))
     events += [
-        EpisodeVoided("v", "g", "task-v", steps, "the sandbox went away", 1, False),
-        EpisodeVoided("v", "g", "task-v", steps, "the sandbox went away", 2, True),
+        EpisodeVoided("v", "g", "task-v", steps, "train", "the sandbox went away", 1, False),
+        EpisodeVoided("v", "g", "task-v", steps, "train", "the sandbox went away", 2, True),
         Warned("the disk is nearly full"),
         CheckpointSaved(steps, "checkpoints/global_step_12"),
         StageStarted("evaluating", "after training"),

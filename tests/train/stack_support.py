@@ -19,11 +19,10 @@ SECONDS = 400.0
 """A run that takes longer is killed with everything it started."""
 
 ENV = '''
-import os
 from agentrl import Env, InfrastructureError, Task, reward, tool
 
 class Digits(Env):
-    """Rewards digits; tasks divisible by four lose their machine, for good or at first."""
+    """Rewards digits. Every fourth task has a machine that fails on half of what is said to it."""
 
     prompt = "Digits."
     success = "digits"
@@ -34,11 +33,12 @@ class Digits(Env):
 
     async def reset(self, task):
         self.replies = 0
-        if task.answer % 8 == 0 and task.answer != 24:
-            raise InfrastructureError("this task's machine is down")
+        self.flaky = task.answer % 4 == 0
 
     async def reply(self, text):
         self.replies += 1
+        if self.flaky and len(text) % 2:
+            raise InfrastructureError("this task's machine is down")
         return "Again." if self.replies == 1 else None
 
     @reward

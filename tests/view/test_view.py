@@ -88,7 +88,7 @@ def full_state() -> RunState:
         state.add(
             EpisodeFinished("e", "g", "t", 6, "train", status, 1.0, True, 1, 1, 9, 1.0, 0.5, 0.1, time=52.0)
         )
-    state.add(EpisodeVoided("e", "g", "t", 6, "the sandbox went away", 4, True, time=53.0))
+    state.add(EpisodeVoided("e", "g", "t", 6, "train", "the sandbox went away", 4, True, time=53.0))
     state.add(DoctorReported(1, True, {"tokens": "all 512 equal", "masks": "pass"}, time=11.0))
     state.add(Warned("little room is left", time=54.0))
     return state
@@ -194,7 +194,7 @@ def test_plain_lines_name_what_happened_and_pass_over_what_comes_by_the_thousand
         ),
         ToolCalled("e", 0, "add", "ok", 0.1),
         DoctorReported(6, False, {"masks": "3 tokens too many", "tokens": "pass"}),
-        EpisodeVoided("e", "g", "t", 6, "gone", 1, False),
+        EpisodeVoided("e", "g", "t", 6, "train", "gone", 1, False),
     ]
     state.add_all(events)
     with PlainView(stream, HEADING) as view:

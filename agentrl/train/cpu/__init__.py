@@ -35,5 +35,9 @@ def environment(threads: int, roles: list[str]) -> dict[str, str]:
         "OMP_NUM_THREADS": str(threads),
         "TQ_NUM_THREADS": str(threads),
         "TORCH_COMPILE_DISABLE": "1",
+        # glibc would give every large tensor's memory back to the kernel and ask for it anew.
+        "MALLOC_MMAP_MAX_": "0",
+        "MALLOC_TRIM_THRESHOLD_": str(8 << 30),
+        "MALLOC_TOP_PAD_": str(64 << 20),
         "TORCHINDUCTOR_DISABLE": "1",
     }

@@ -1,0 +1,241 @@
+"""verl's agent loop over ours: rows in, training rows out, void and failing episodes absent."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from rollout_support import make_tokenizer, sampled, write_call
+
+from agentrl import Segment, Task, Trajectory, Turn
+from agentrl.chat import Chat
+from agentrl.config import validate
+from agentrl.train.agent_loop import EpisodeLoop, EpisodeOutput, to_outputs
+from agentrl.train.failure import read_failure
+from agentrl.train.policy import LedgerEntry
+
+SUMMARY = {"success": True, "reward": 1.7}
+
+
+def rewritten() -> Trajectory:
+    """Three turns in two segments, with rewards 0.1, 0.2, 0.4 of turns and 1.0 of the episode."""
+    first, second = Segment([1, 2]), Segment([5, 6, 7])
+    a = first.add_sampled([10, 11], [-1.0, -1.1], [3, 3])
+    first.add_context([20])
+    b = first.add_sampled([12], [-1.2], [4])
+    c = second.add_sampled([13, 14], [-1.3, -1.4], [4, 4])
+    second.add_context([21])
+    return Trajectory(
+        Task("?"), "e", segments=[first, second], turns=[Turn(0, 0, *a), Turn(1, 0, *b), Turn(2, 1, *c)],
+        status="finished", reward=1.7, turn_reward={0: 0.1, 1: 0.2, 2: 0.4}, episode_reward=1.0,
+    )  # fmt: skip
+
+
+LEDGER = [LedgerEntry([i], [i], [0.0]) for i in range(5)]
+
+
+def test_with_ppo_rewards_stay_where_they_were_earned() -> None:
+    first, second = to_outputs(rewritten(), SUMMARY, [], carry=False)
+    assert first.token_rewards == [0, 0.1, 0, 0.2]
+    assert second.token_rewards == pytest.approx([0, 1.4, 0])
+
+
+def test_with_grpo_rewards_of_earlier_rows_move_to_the_end_of_the_last() -> None:
+    first, second = to_outputs(rewritten(), SUMMARY, [], carry=True)
+    assert first.token_rewards == [0, 0, 0, 0]
+    assert second.token_rewards == pytest.approx([0, 1.7, 0])
+    assert rewritten().samples()[0].rewards == [0, 0.1, 0, 0.2]
+
+
+def test_one_row_keeps_its_rewards_with_grpo_too() -> None:
+    episode = rewritten()
+    episode.segments.pop()
+    episode.turns.pop()
+    (row,) = to_outputs(episode, SUMMARY, [], carry=True)
+    assert row.token_rewards == pytest.approx([0, 0.1, 0, 1.2])
+
+
+def test_a_row_has_verls_columns_and_rewards_per_token() -> None:
+    first, second = to_outputs(rewritten(), SUMMARY, LEDGER, carry=False)
+    columns = first.as_dict()
+    assert columns["prompts"].tolist() == [1, 2]
+    assert columns["responses"].tolist() == [10, 11, 20, 12]
+    assert columns["response_mask"].tolist() == [1, 1, 0, 1]
+    assert columns["turn_ids"].tolist() == [0, 0, -1, 1]
+    assert columns["rollout_log_probs"].tolist() == pytest.approx([-1.0, -1.1, 0.0, -1.2])
+    assert columns["rm_scores"].tolist() == pytest.approx([0, 0.1, 0, 0.2])
+    assert (columns["rm_scores"].dtype, columns["turn_ids"].dtype) == (torch.float32, torch.int64)
+    assert columns["num_turns"] == 3
+    assert not {"token_rewards", "reward_score", "response_logprobs"} & set(columns)
+    extra = columns["extra_fields"]
+    assert (extra["min_global_steps"], extra["max_global_steps"]) == (3, 4)
+    assert (extra["episode"], extra["reward_extra_info"]) == (SUMMARY, {"acc": 1.0})
+    assert second.as_dict()["rm_scores"].tolist() == pytest.approx([0, 1.4, 0])
+
+
+def test_only_the_last_attempts_part_of_the_ledger_is_kept() -> None:
+    for row in to_outputs(rewritten(), SUMMARY, LEDGER, carry=True):
+        assert [entry["prompt_ids"] for entry in row.extra_fields["ledger"]] == [[2], [3], [4]]
+
+
+def test_a_void_episode_has_no_rows() -> None:
+    episode = rewritten()
+    episode.status = "void"
+    assert to_outputs(episode, SUMMARY, LEDGER, carry=True) == []
+
+
+# ---- an episode through verl's interface, with a client that plays verl's
+
+
+ENV = """
+from agentrl import Env, Task, Trajectory, Turn, reward, tool
+
+class Adding(Env):
+    prompt = "Add."
+
+    @tool
+    async def add(self, a: int, b: int) -> int:
+        '''Add.'''
+        return a + b
+
+    @reward
+    def right(self, episode: Trajectory) -> float:
+        if episode.task.metadata.get("breaks"):
+            raise ZeroDivisionError("in the reward")
+        return float(str(episode.task.answer) in episode.final_text)
+
+    @reward(per="turn", weight=0.25)
+    def spoke(self, episode: Trajectory, turn: Turn) -> float:
+        return episode.task.metadata.get("spoken", 0.0)
+"""
+
+
+@dataclass
+class Output:
+    token_ids: list[int]
+    log_probs: list[float]
+    stop_reason: str = "completed"
+    extra_fields: dict[str, Any] = field(default_factory=dict)
+
+
+class Client:
+    """Says its lines to every attempt; the first ``failures`` requests fail."""
+
+    def __init__(self, *lines: str, failures: int = 0) -> None:
+        self._lines, self._failures = [sampled(line) for line in lines], failures
+        self.said: dict[str, int] = {}
+        self.parameters: list[dict[str, Any]] = []
+
+    async def generate(
+        self, request_id: str, *, prompt_ids: list[int], sampling_params: dict[str, Any]
+    ) -> Output:
+        self.parameters.append(sampling_params)
+        number = self.said.get(request_id, 0)
+        self.said[request_id] = number + 1
+        if self._failures and number == len(self._lines) - 1:
+            self._failures -= 1
+            raise RuntimeError("the replica died")
+        ids = self._lines[number]
+        return Output(ids, [-0.5] * len(ids), extra_fields={"global_steps": 1})
+
+
+LINES = (write_call("add", a=2, b=3), "It is 5")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A run folder with its settings."""
+    (tmp_path / "adding.py").write_text(ENV)
+    config = validate(
+        {
+            "env": str(tmp_path / "adding.py"),
+            "steps": 3,
+            "algorithm": {"name": "grpo"},
+            "rollout": {"renderer": "chatml-json", "retries": 1, "retry_seconds": 0, "seeded": True},
+        }
+    )
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    return tmp_path
+
+
+async def play(
+    folder: Path, client: Client, *, step: int = 1, split: str = "train", **metadata: Any
+) -> list[EpisodeOutput]:
+    """One row, as verl hands it over; every row has an instance of its own."""
+    task = Task("2 + 3?", answer=5, metadata=metadata)
+    loop = EpisodeLoop(
+        run=str(folder), server_manager=client, tokenizer=make_tokenizer(), trainer_config=None
+    )
+    return await loop.run(
+        {"temperature": 0.5},
+        extra_info={"index": 0, "split": split, "task": json.dumps(task.to_dict())},
+        uid="group", session_id=2, global_steps=step,
+    )  # fmt: skip
+
+
+async def test_a_row_is_played_and_judged_and_its_tokens_are_the_engines(folder: Path) -> None:
+    client = Client(*LINES)
+    (row,) = await play(folder, client)
+    drawn = [token for token, mask in zip(row.response_ids, row.response_mask, strict=True) if mask]
+    assert drawn == sampled(LINES[0]) + sampled(LINES[1])
+    assert (row.reward_score, sum(row.token_rewards), row.num_turns) == (1.0, 1.0, 2)
+    episode = row.extra_fields["episode"]
+    assert (episode["calls"], episode["call_errors"], episode["success"], episode["status"]) == (
+        1,
+        0,
+        True,
+        "finished",
+    )
+    assert episode["tokens"] == len(drawn) and episode["rewards"] == {"right": 1.0}
+    assert [entry["token_ids"] for entry in row.extra_fields["ledger"]] == [sampled(line) for line in LINES]
+    assert client.parameters[0]["temperature"] == 0.5
+    seeds = [parameters["seed"] for parameters in client.parameters]
+    assert len(set(seeds)) == 2
+    await play(folder, again := Client(*LINES))
+    assert [parameters["seed"] for parameters in again.parameters] == seeds
+
+
+async def test_the_ledger_travels_with_the_first_and_the_last_step_of_training(folder: Path) -> None:
+    client = Client(*LINES)
+    kept = {}
+    for step, split in ((2, "train"), (2, "test"), (1, "train"), (3, "train"), (3, "test")):
+        client.said.clear()
+        (row,) = await play(folder, client, step=step, split=split)
+        kept[step, split] = len(row.extra_fields["ledger"])
+    assert kept == {(2, "train"): 2, (2, "test"): 0, (1, "train"): 0, (3, "train"): 2, (3, "test"): 0}
+
+
+@pytest.mark.parametrize(("algorithm", "earlier", "last"), [("grpo", 0.0, 1.5), ("ppo", 0.25, 1.25)])
+async def test_the_algorithm_decides_where_rewards_of_a_rewritten_context_lie(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, algorithm: str, earlier: float, last: float
+) -> None:
+    monkeypatch.setattr(Chat, "extend", lambda *_args: None)
+    settings = yaml.safe_load((folder / "config.yaml").read_text())
+    settings["algorithm"]["name"] = algorithm
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    rows = await play(folder, Client(*LINES), spoken=1.0)
+    assert [sum(row.token_rewards) for row in rows] == [earlier, last]
+    assert [row.reward_score for row in rows] == [1.5, 1.5]
+
+
+async def test_a_retried_episode_brings_the_ledger_of_the_attempt_that_counts(folder: Path) -> None:
+    (row,) = await play(folder, Client(*LINES, failures=1))
+    assert [entry["token_ids"] for entry in row.extra_fields["ledger"]] == [sampled(line) for line in LINES]
+    assert read_failure(folder) is None
+
+
+async def test_an_episode_that_infrastructure_failed_has_no_rows(folder: Path) -> None:
+    assert await play(folder, Client(*LINES, failures=2)) == []
+    assert read_failure(folder) is None
+
+
+async def test_a_users_mistake_is_written_down_and_stops_the_run(folder: Path) -> None:
+    assert await play(folder, Client(*LINES), breaks=True) == []
+    record = read_failure(folder)
+    assert record is not None and record["kind"] == "UserCodeError"
+    assert "Reward 'right' raised ZeroDivisionError" in record["message"]
