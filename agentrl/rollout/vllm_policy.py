@@ -68,11 +68,16 @@ class VllmPolicy:
         for name, value in {**ENVIRONMENT, **(CPU_ENVIRONMENT if device == "cpu" else {})}.items():
             os.environ.setdefault(name, value)
         share = {"gpu_memory_utilization": memory}
-        cache = {"kv_cache_memory_bytes": math.ceil(memory * 2**30), "enforce_eager": True, "dtype": "auto"}
+        cache = {
+            "kv_cache_memory_bytes": math.ceil(memory * 2**30),
+            "enforce_eager": True,
+            "enable_chunked_prefill": False,  # a seeded prompt in chunks ends vLLM's engine on a CPU
+        }
         arguments = {
             "model": model,
             "max_model_len": max_tokens,
             "max_num_seqs": concurrency,
+            "max_num_batched_tokens": max(8192, max_tokens),
             "tensor_parallel_size": tensor_parallel,
             "logprobs_mode": "processed_logprobs",  # of the distribution that is drawn from
             "generation_config": "vllm",  # the model's own defaults must not alter it unseen

@@ -208,6 +208,7 @@ def _cpu(config: TrainConfig) -> dict[str, Any]:
         f"{engine}.dtype": "float32",
         f"{engine}.enforce_eager": True,
         f"{engine}.free_cache_engine": False,
+        f"{engine}.enable_chunked_prefill": False,  # a seeded prompt in chunks ends vLLM's engine on a CPU
         f"{engine}.enable_sleep_mode": False,
         f"{engine}.max_num_seqs": min(256, config.rollout.concurrency),
         f"{engine}.checkpoint_engine.update_weights_bucket_megabytes": 256,

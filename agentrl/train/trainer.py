@@ -80,6 +80,28 @@ class AgentTrainer(PPOTrainerSync):
             ) from problem
         return batch
 
+    def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        """Log-probs under the policy that sampled.
+
+        On a CPU engine and trainer both compute in float32 and agree to about 1e-6, so the engine's are
+        used, which saves a forward pass; on the steps that the doctor examines they are recomputed.
+        """
+        if self._settings.hardware.device != "cpu" or self._examined():
+            recomputed: KVBatchMeta = super()._compute_old_log_prob(batch, metrics)
+            return recomputed
+        data = tq.kv_batch_get(
+            keys=batch.keys, partition_id=batch.partition_id, select_fields=["rollout_log_probs"]
+        )
+        data["old_log_probs"] = data.pop("rollout_log_probs")
+        tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=data)
+        return batch
+
+    def _examined(self) -> bool:
+        """Whether the doctor examines this step: the first of this process and the last of the run."""
+        if self._first_step is None:
+            self._first_step = self.global_steps
+        return self.global_steps in (self._first_step, self.total_training_steps)
+
     def _validate(self) -> dict[str, float]:
         """Evaluate on the held-out tasks; void episodes count for nothing."""
         self._events.emit(StageStarted("evaluating", f"after {self.global_steps} steps"))
@@ -129,9 +151,7 @@ class AgentTrainer(PPOTrainerSync):
         epoch: int,
     ) -> None:
         super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
-        if self._first_step is None:
-            self._first_step = global_steps
-        examined = global_steps in (self._first_step, self.total_training_steps)
+        examined = self._examined()
         rows = fetch_rows(batch, tokens=examined)
         if examined:
             report = examine_step(rows, step=global_steps, algorithm=self._settings.algorithm)

@@ -20,6 +20,13 @@ SEEDS = 1 << 32
 """Seeds of one split. A question's seed is its split's and family's first one and its position."""
 
 
+SHOTS = (
+    ("Tom has 3 boxes of 12 pencils and gives 5 pencils away. How many are left?", "print(3 * 12 - 5)", "31"),
+    ("A train covers 240 km in 3 hours. How far does it get in 5 hours?", "print(240 / 3 * 5)", "400.0"),
+)
+"""Solved examples: question, code, and what the code prints."""
+
+
 class Math(Env):
     """Arithmetic problems, solved with the ``python`` tool.
 
@@ -31,6 +38,7 @@ class Math(Env):
         seed: of the questions. The test split does not depend on ``size`` beyond its length.
         data: instead of families, word problems in GSM8K's form: a folder, a file or a hub id.
         on_bad_row: what to do about a malformed row of ``data``: ``stop`` or ``skip``.
+        shots: solved examples that open the dialogue; by default one with ``data``, else none.
 
     Raises:
         ConfigError: an option does not fit.
@@ -62,6 +70,7 @@ class Math(Env):
         seed: int = 0,
         data: str | None = None,
         on_bad_row: Literal["stop", "skip"] = "stop",
+        shots: int | None = None,
     ) -> None:
         super().__init__(prompt=self.data_prompt if data else None)
         self.families = _checked_families(families if families is not None else self.default_families)
@@ -77,7 +86,16 @@ class Math(Env):
             raise ConfigError(f"on_bad_row={on_bad_row!r} must be 'stop' or 'skip'.")
         self.difficulty, self.size, self.seed = difficulty, size, seed
         self.data, self.on_bad_row = data, on_bad_row
+        self.shots = (1 if data else 0) if shots is None else shots
+        if not 0 <= self.shots <= len(SHOTS):
+            raise ConfigError(f"shots={shots!r} must be from 0 to {len(SHOTS)}.")
         self._splits: dict[str, list[Task]] = {}
+
+    def messages(self, task: Task) -> list[Message]:
+        """The prompt, the solved examples in the model's own call format, and the question."""
+        opening = super().messages(task)
+        examples = [message for shot in SHOTS[: self.shots] for message in shown(*shot)]
+        return [*opening[:-1], *examples, opening[-1]]
 
     def tasks(self, split: str) -> list[Task]:
         """The tasks of ``train`` or ``test``, made or read once; no prompt stands in both.
@@ -131,6 +149,14 @@ def guess(answer: str, rng: random.Random) -> str:
     if len(digits) == 1:
         return sign + str(rng.randint(1, 9))
     return sign + digits[0] + "".join(str(rng.randint(0, 9)) for _ in digits[1:])
+
+
+def shown(question: str, code: str, printed: str) -> list[Message]:
+    """A solved example as a dialogue."""
+    asked = call("python", code=code)
+    asked["tool_calls"][0]["id"] = "example"
+    result: Message = {"role": "tool", "tool_call_id": "example", "name": "python", "content": printed}
+    return [{"role": "user", "content": question}, asked, result, _boxed(printed.removesuffix(".0"))]
 
 
 def _boxed(content: str) -> Message:
