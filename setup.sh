@@ -167,7 +167,7 @@ first_imports() {
         true # a file that does not compile is one that nothing imports
     "${run[@]}" 'import torch, vllm.entrypoints.openai.api_server, vllm.v1.engine.async_llm, vllm.v1.worker.cpu_worker' &
     engine=$!
-    "${run[@]}" 'import verl.trainer.main_ppo, verl.workers.engine_workers, verl.workers.engine.fsdp.transformer_impl' &
+    "${run[@]}" 'import verl.trainer.main_ppo, verl.workers.engine_workers, verl.workers.engine.fsdp.transformer_impl, reasoning_gym, math_verify' &
     trainer=$!
     wait "$engine" || status=$?
     wait "$trainer" || status=$?

@@ -185,7 +185,8 @@ def load_config(env: str, words: Sequence[str] = (), *, folder: Path | None = No
         env: the environment's name, dotted path or file.
         words: ``key=value`` overrides.
         folder: the environment's folder. Its ``train.yaml`` holds mappings ``all``, one per preset,
-            and ``<preset>-data``, which counts where ``data=`` is given.
+            ``<preset>-data``, which counts where ``data=`` is given, and ``warmup``
+            for :func:`warmup_words`.
 
     Raises:
         ConfigError: an unknown key, with its nearest neighbours, or a value that does not fit.
@@ -204,6 +205,25 @@ def load_config(env: str, words: Sequence[str] = (), *, folder: Path | None = No
         _merge(merged, own.get(f"{preset}-data", {}))
     _merge(merged, overrides)
     return validate({**merged, "env": env, "preset": preset})
+
+
+def warmup_words(folder: Path) -> list[str]:
+    """What an environment's ``train.yaml`` says under ``warmup``, as ``key=value`` words.
+
+    Raises:
+        ConfigError: the file is malformed.
+    """
+    presets = sorted(path.stem for path in (Path(__file__).parent / "presets").glob("*.yaml"))
+
+    def flat(tree: Mapping[str, Any], prefix: str) -> list[str]:
+        words: list[str] = []
+        for key, value in tree.items():
+            words += (
+                flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [f"{prefix}{key}={value}"]
+            )
+        return words
+
+    return flat(_read_own(folder / "train.yaml", presets).get("warmup", {}), "")
 
 
 def validate(data: Mapping[str, Any]) -> TrainConfig:
@@ -254,7 +274,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _read_own(path: Path, presets: Sequence[str]) -> dict[str, dict[str, Any]]:
     """An environment's ``train.yaml``: a mapping of settings for each preset it names."""
-    known = ["all", *presets, *(f"{preset}-data" for preset in presets)]
+    known = ["all", *presets, *(f"{preset}-data" for preset in presets), "warmup"]
     own: dict[str, dict[str, Any]] = {}
     for name, settings in _read(path).items():
         if name not in known:

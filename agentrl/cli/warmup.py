@@ -12,9 +12,9 @@ from rich.text import Text
 
 from agentrl.cli.models import follower, warmup_bars
 from agentrl.cli.settings import load
-from agentrl.config import Section, parse_overrides
+from agentrl.config import Section, parse_overrides, warmup_words
 from agentrl.errors import ConfigError
-from agentrl.registry import nearest
+from agentrl.registry import find_env, nearest, source_folder
 
 SHARED = ("seed", "data", "env_options", "on_bad_row", "sandbox", "preset")
 """Settings of a training run that a warm-up uses, too."""
@@ -23,7 +23,9 @@ SHARED = ("seed", "data", "env_options", "on_bad_row", "sandbox", "preset")
 class WarmupSettings(Section):
     """What a warm-up can be told beside :data:`SHARED`."""
 
-    out: Path = Field(..., description="the model folder to write; must not exist or be empty")
+    out: Path = Field(
+        Path("models/warm"), description="the model folder to write; must not exist or be empty"
+    )
     start: Path | None = Field(None, description="the model folder to begin with; default: a new small model")
     steps: int = Field(1000, ge=1)
     demonstrations: int = Field(8000, ge=1)
@@ -37,7 +39,8 @@ def warmup(env: str, words: Sequence[str]) -> int:
     Raises:
         AgentRLError: a setting does not fit, the environment has no expert, or machines failed.
     """
-    settings, shared = split(words)
+    own = warmup_words(source_folder(find_env(env)))
+    settings, shared = split([*own, *words])
     config, environment = load(env, shared)
     from agentrl.train.runtime import open_sandbox_if_any
     from agentrl.train.warmup import warmup as fit
@@ -88,6 +91,4 @@ def split(words: Sequence[str]) -> tuple[WarmupSettings, list[str]]:
 
 def _explain(error: Any) -> str:
     name = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "missing":
-        return f"{name} is missing; say where the model goes, for example out=models/warm."
     return f"{name}={error['input']!r}: {error['msg']}."

@@ -48,15 +48,23 @@ class AgentTrainer(PPOTrainerSync):
         self._settings, self._folder, self._events = config, folder, events
         self._certificate = Certificate(folder)
         self._first_step: int | None = None
+        self._unsaved: str | None = None
         self.global_steps: int = 0
 
     def fit(self, agent_loop_manager: Any) -> None:
-        """Train; keeps a checkpoint of the last finished step when the run is stopped."""
+        """Train; keeps a checkpoint of the last finished step when the run is stopped.
+
+        Raises:
+            InfrastructureError: the last checkpoint could not be written.
+            RunStopped: the run was told to stop.
+        """
         try:
             super().fit(agent_loop_manager)
         except Exception:
             self._rescue()
             raise
+        if self._unsaved is not None:  # told only now, so that the last step is measured and recorded
+            raise InfrastructureError(self._unsaved)
 
     def on_train_begin(self) -> None:
         """Before the first step."""
@@ -173,7 +181,7 @@ class AgentTrainer(PPOTrainerSync):
         )
 
     def _save_checkpoint(self) -> None:
-        """Save; one that cannot be written is removed and the run goes on, unless it was the last."""
+        """Save; one that cannot be written is removed and the run goes on."""
         path = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
         try:
             super()._save_checkpoint()
@@ -184,10 +192,11 @@ class AgentTrainer(PPOTrainerSync):
                 f"({_root(problem)}). "
                 "Earlier checkpoints are kept. Make room, or name another folder with runs=."
             )
-            if self.global_steps >= self.total_training_steps:
-                raise InfrastructureError(message) from problem
+            self._unsaved = message
             self._events.emit(Warned(message))
             return
+        self._unsaved = None
+        _remove_emptied(path.parent)
         self._events.emit(CheckpointSaved(self.global_steps, str(path)))
 
     def _rescue(self) -> None:
@@ -203,6 +212,13 @@ class AgentTrainer(PPOTrainerSync):
             action()
         except Exception as problem:  # the reason the run stopped matters more than this one
             self._events.emit(Warned(f"{message}: {_root(problem)}"))
+
+
+def _remove_emptied(folder: Path) -> None:
+    """Remove what verl leaves of a checkpoint that it no longer keeps: all but the weights."""
+    for path in folder.glob("global_step_*"):
+        if not (path / "actor").is_dir():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _root(problem: BaseException) -> str:

@@ -215,7 +215,6 @@ def test_warmup_passes_its_settings_on_and_reports(folder: Path, fake_warmup: li
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "out is missing"),
         (["out=warm", "demonstration=5"], "no setting demonstration. Did you mean 'demonstrations'"),
         (["out=warm", "steps=0"], "steps=0"),
         (["out=warm", "algorithm.group_size=4"], "agentrl warmup has no setting algorithm."),

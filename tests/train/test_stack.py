@@ -84,7 +84,7 @@ def test_a_step_is_told_in_plain_numbers(grpo: tuple[Path, Played]) -> None:
             for name in ("generate", "tools", "train", "sync", "other", "checkpoint")
         ]
         assert sum(parts) == pytest.approx(step.metrics["time/step"], rel=0.05)
-        assert step.metrics["turns/mean"] == 2
+        assert 1 <= step.metrics["turns/mean"] <= 2
         assert step.metrics["actor/grad_norm"] > 0
 
 
@@ -123,6 +123,7 @@ def test_ppo_trains_a_critic_against_a_reference_and_reports_a_checkpoint_it_can
     assert any("step 1 could not be written" in event.message for event in played.of(Warned))
     steps = played.of(StepFinished)
     assert [step.step for step in steps] == [1, 2]
+    assert [event.step for event in played.of(EvalFinished)] == [0, 2]
     assert "critic/loss" in steps[0].metrics and "actor/kl_to_reference" in steps[0].metrics
     assert all(report.passed for report in played.of(DoctorReported))
     assert processes(tmp_path / "run") == []
