@@ -21,14 +21,14 @@ def main(out: str, *folders: str) -> None:
         steps = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         before, after = summary["success_before"], summary["success_after"]
         success = [step.get("metrics", step)["success/mean"] for step in steps]
-        smooth = [
-            sum(success[max(0, i - 4) : i + 1]) / len(success[max(0, i - 4) : i + 1])
-            for i in range(len(success))
-        ]
+        windows = [success[max(0, i - 4) : i + 1] for i in range(len(success))]
+        smooth = [sum(window) / len(window) for window in windows]
         [line] = axes.plot(range(1, len(smooth) + 1), smooth, linewidth=2, label=f"seed {summary['seed']}")
         axes.plot([0, len(success)], [before, after], "o", color=line.get_color(), clip_on=False)
-        intervals = [f"{value:.1%} [{low:.1%}, {high:.1%}]" for value, (low, high) in (
-            (before, summary["success_before_interval"]), (after, summary["success_after_interval"]))]  # fmt: skip
+        intervals = [
+            f"{summary[key]:.1%} [{summary[key + '_interval'][0]:.1%}, {summary[key + '_interval'][1]:.1%}]"
+            for key in ("success_before", "success_after")
+        ]
         print(
             f"| {summary['seed']} | {intervals[0]} | {intervals[1]} | {100 * (after - before):+.1f} "
             f"| {summary['doctor']} | {summary['seconds']:.0f} |"

@@ -49,6 +49,7 @@ class AgentTrainer(PPOTrainerSync):
         self._certificate = Certificate(folder)
         self._first_step: int | None = None
         self._unsaved: str | None = None
+        self._finished = 0
         self.global_steps: int = 0
 
     def fit(self, agent_loop_manager: Any) -> None:
@@ -72,6 +73,7 @@ class AgentTrainer(PPOTrainerSync):
 
     def on_step_end(self) -> None:
         """After an update: give the engine the new weights, unless the run must stop."""
+        self._finished = self.global_steps
         check_run(self._folder)
         super().on_step_end()
 
@@ -201,7 +203,7 @@ class AgentTrainer(PPOTrainerSync):
 
     def _rescue(self) -> None:
         """Keep the weights of the last finished step, if the training workers still can."""
-        self.global_steps = finished = self.global_steps - 1
+        self.global_steps = finished = self._finished
         folder = Path(self.config.trainer.default_local_dir)
         if finished < 1 or (folder / f"global_step_{finished}").exists():
             return
