@@ -83,6 +83,7 @@ async def _play(
         BarTally(console, total) if console.is_terminal and not plain else LineTally(console, total)
     )
     events = FileSink(run.events, "eval")
+    sandbox = open_sandbox_if_any(config)
     tally.say(f"Starting vLLM with {model}")
     policy = await VllmPolicy.open(
         str(model),
@@ -109,12 +110,14 @@ async def _play(
                 split=split,
                 seed=config.seed,
                 temperature=config.eval.temperature,
-                sandbox=open_sandbox_if_any(config),
+                sandbox=sandbox,
                 events=events,
                 on_episode=on_episode,
             )
     finally:
         await policy.close()
+        if sandbox is not None:
+            await sandbox.close()
         events.close()
 
 
