@@ -134,10 +134,9 @@ class Attempt:
         if len(prompt) > self._limits.max_prompt_tokens:
             raise DataError(
                 f"The prompt of task {task.id} of environment {env.name} has {len(prompt)} tokens (tool "
-                "descriptions "
-                f"included), more than rollout.max_prompt_tokens={self._limits.max_prompt_tokens}. Raise "
-                "that, or "
-                "leave the task out."
+                "descriptions included), more than "
+                f"rollout.max_prompt_tokens={self._limits.max_prompt_tokens}. Raise that, or leave the task "
+                "out."
             )
         self._prompt_length = len(prompt)
         self._trajectory.messages = messages
@@ -175,8 +174,8 @@ class Attempt:
         seconds = self.elapsed() - started
         if len(generation.token_ids) > sampling.max_tokens:
             raise EngineError(
-                f"The engine returned {len(generation.token_ids)} tokens where at most {sampling.max_tokens} "
-                "were asked for."
+                f"The engine returned {len(generation.token_ids)} tokens where at most "
+                f"{sampling.max_tokens} were asked for."
             )
         start, end = segment.add_sampled(generation.token_ids, generation.logprobs, generation.versions)
         parsed = _printable(self._chat.parse(prompt, generation.token_ids, tools.schemas))
@@ -209,8 +208,7 @@ class Attempt:
                 self._out_of_time("while the engine was generating")
             raise EngineError(
                 f"The engine did not end a turn in {limit:g} s (rollout.response_seconds). It hangs, or it "
-                "is too "
-                "slow for so many tokens."
+                "is too slow for so many tokens."
             ) from None
 
     async def _call(self, turn: Turn, parsed: ParsedTurn, tools: ToolBox) -> tuple[MakeMessages, list[str]]:

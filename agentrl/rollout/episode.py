@@ -54,8 +54,7 @@ class EpisodeRunner:
         if env.success is not None and env.success not in components:
             raise DefinitionError(
                 f"Environment {env.name} counts success by the reward {env.success!r}, which it does not "
-                "have. "
-                f"{nearest(env.success, components)}"
+                f"have. {nearest(env.success, components)}"
             )
         self.env, self.limits = env, limits
         self._events = events or NullSink()

@@ -90,9 +90,8 @@ class ScriptedPolicy:
                 )
             except StopIteration:
                 raise DefinitionError(
-                    f"The expert of environment {env} ended while task {task} goes on. Its last message must "
-                    "be one "
-                    "that ends the episode."
+                    f"The expert of environment {env} ended while task {task} goes on. Its last message "
+                    "must be one that ends the episode."
                 ) from None
         part.started = True
         if not isinstance(message, dict) or message.get("role", "assistant") != "assistant":

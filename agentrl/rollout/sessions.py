@@ -64,8 +64,7 @@ class EpisodeSessions:
         if self._backend is None or self._closed:
             raise SandboxUnavailable(
                 "A tool asked for a sandbox session, and this run has no sandbox. Set sandbox.backend, or "
-                "leave the "
-                "tool out."
+                "leave the tool out."
             )
         from agentrl.sandbox import Limits
 

@@ -247,9 +247,8 @@ class ToolBox:
     def _unexpected(self, name: str, problem: Exception) -> Observation:
         if self._limits.tool_exceptions == "stop":
             raise UserCodeError(
-                f"Tool {name} raised {_describe(problem)}. Raise ToolError where a call is expected to fail, "
-                "or set "
-                "rollout.tool_exceptions=show to let the model see such errors."
+                f"Tool {name} raised {_describe(problem)}. Raise ToolError where a call is expected to "
+                "fail, or set rollout.tool_exceptions=show to let the model see such errors."
             ) from problem
         self._ledger.raised(name, problem)
         return Observation(f"{name} raised {_describe(problem)}", error=True)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
 import pytest
+from process_tree import descendants, wait_until_gone
 from rollout_support import make_tokenizer
 
 from agentrl.errors import EngineError, UsageError
@@ -37,15 +40,11 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def descendants(pid: int) -> set[int]:
-    """Processes below this one, except multiprocessing's tracker, which serves the whole process."""
-    found: set[int] = set()
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in map(int, (task / "children").read_text().split()):
-            command = Path(f"/proc/{child}/cmdline").read_bytes()
-            if b"resource_tracker" not in command:
-                found |= {child} | descendants(child)
-    return found
+@pytest.fixture
+def before() -> set[int]:
+    """The processes below this one, multiprocessing's tracker among them, which serves the whole process."""
+    resource_tracker.ensure_running()
+    return descendants(os.getpid())
 
 
 @pytest.fixture(autouse=True)
@@ -68,15 +67,17 @@ def forward_logprobs(folder: Path, prompt: list[int], sampled: list[int], temper
     return torch.log_softmax(logits / temperature, -1)[range(len(sampled)), sampled]
 
 
-async def test_samples_with_the_logprobs_of_the_model_and_leaves_no_process(model_folder: Path) -> None:
+async def test_samples_with_the_logprobs_of_the_model_and_leaves_no_process(
+    model_folder: Path, before: set[int]
+) -> None:
     from agentrl.rollout.vllm_policy import VllmPolicy
 
-    before = descendants(os.getpid())
     policy = await VllmPolicy.open(
         str(model_folder), memory=0.1, max_tokens=128, concurrency=8, version=7, options={"dtype": "float32"}
     )
     try:
-        assert descendants(os.getpid()) > before
+        started = descendants(os.getpid()) - before
+        assert started
         prompt = make_tokenizer().encode("one two three")
         sampling = Sampling(temperature=0.7, max_tokens=24, seed=3)
         first, again, other = await asyncio.gather(
@@ -105,24 +106,24 @@ async def test_samples_with_the_logprobs_of_the_model_and_leaves_no_process(mode
             await policy.generate([5] * 200, sampling, episode="f")
     finally:
         await policy.close()
-    assert descendants(os.getpid()) == before
+    assert not wait_until_gone(started)
     with pytest.raises(EngineError):
         await policy.generate(prompt, sampling, episode="g")
     await policy.close()
 
 
-async def test_a_dead_engine_is_an_engine_error(model_folder: Path) -> None:
+async def test_a_dead_engine_is_an_engine_error(model_folder: Path, before: set[int]) -> None:
     from agentrl.rollout.vllm_policy import VllmPolicy
 
-    before = descendants(os.getpid())
     async with await VllmPolicy.open(str(model_folder), memory=0.1, max_tokens=512, concurrency=2) as policy:
         long = Sampling(max_tokens=500, temperature=1.0)
         request = asyncio.ensure_future(policy.generate([5, 6, 7], long, episode="a"))
         await asyncio.sleep(0.05)
-        for process in descendants(os.getpid()) - before:
-            os.kill(process, 9)
+        started = descendants(os.getpid()) - before
+        for process in started:
+            os.kill(process, signal.SIGKILL)
         with pytest.raises(EngineError):
             await asyncio.wait_for(request, 60)
         with pytest.raises(EngineError):
             await policy.generate([5, 6, 7], long, episode="b")
-    assert descendants(os.getpid()) == before
+    assert not wait_until_gone(started)
