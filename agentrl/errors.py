@@ -12,6 +12,7 @@
     │   ├── EngineError               the inference engine failed or went away
     │   ├── SandboxError              the sandbox failed (not the code inside it)
     │   ├── SessionLost               a session that held the episode's state is gone
+    │   ├── ServerBusy                a tool server has no room now; says when to try again
     │   └── EpisodeTimeout            the episode's own time limit ran out
     └── UsageError                our bug or the user's: the run stops with this message
         ├── ConfigError               a setting is unknown, missing or does not fit
@@ -68,6 +69,19 @@ class SandboxError(InfrastructureError):
 
 class SessionLost(InfrastructureError):
     """A session that held state of the episode no longer exists."""
+
+
+class ServerBusy(InfrastructureError):
+    """A tool server has no room for the call, or is ending. Nothing was run.
+
+    Args:
+        message: what happened, for a person.
+        retry_after: seconds after which another try is likely to be taken.
+    """
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class EpisodeTimeout(InfrastructureError):

@@ -23,9 +23,10 @@ from agentrl.task import Task
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from agentrl.sandbox import Session
+    from agentrl.sandbox import Language, Result, Session
 
 OpenSession = Callable[[Mapping[str, Any]], Awaitable["Session"]]
+RunOnce = Callable[..., Awaitable["Result"]]
 
 
 class BlockingCalls:
@@ -93,12 +94,14 @@ class ToolContext:
         task: the episode's task.
         episode_id: unique name of the episode.
         open_session: opens (or shares) the episode's sandbox session for given limits.
+        run_once: ``(code, language, stdin, options)``: runs a program in an empty session of its own.
         blocking: where blocking functions run.
     """
 
     task: Task = field(default_factory=lambda: Task(""))
     episode_id: str = ""
     open_session: OpenSession | None = None
+    run_once: RunOnce | None = None
     blocking: BlockingCalls = field(default_factory=BlockingCalls)
 
     async def sandbox(self, **limits: Any) -> Session:
@@ -114,6 +117,23 @@ class ToolContext:
         if self.open_session is None:
             raise SandboxUnavailable("This tool needs a sandbox and none was given to the episode.")
         return await self.open_session(limits)
+
+    async def run(
+        self, code: str, *, language: Language = "python", stdin: bytes = b"", **limits: Any
+    ) -> Result:
+        """Run a program in an empty sandbox of its own, of which nothing is left.
+
+        Args:
+            code: a Python program or a bash script, as ``language`` says.
+            stdin: its standard input.
+            **limits: as with :meth:`sandbox`.
+
+        Raises:
+            SandboxUnavailable: this machine or run offers no isolation.
+        """
+        if self.run_once is None:
+            raise SandboxUnavailable("This tool needs a sandbox and none was given to the episode.")
+        return await self.run_once(code, language, stdin, limits)
 
 
 class Tool:

@@ -13,12 +13,13 @@ Code never runs unconfined: where no isolation is available, opening a sandbox r
 from __future__ import annotations
 
 from .namespace import NamespaceSandbox
-from .protocol import Availability, Limits, Result, Sandbox, Session, Status
+from .protocol import Availability, Language, Limits, Result, Sandbox, Session, Status, run_in
 from .registry import BACKENDS, open_sandbox
 
 __all__ = [
     "BACKENDS",
     "Availability",
+    "Language",
     "Limits",
     "NamespaceSandbox",
     "Result",
@@ -26,4 +27,5 @@ __all__ = [
     "Session",
     "Status",
     "open_sandbox",
+    "run_in",
 ]

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from agentrl.errors import SandboxError, SessionLost, ToolError
+from agentrl.errors import SandboxError, SandboxUnavailable, SessionLost, ToolError
 
 from .cgroups import Group
 from .guest import wire
@@ -111,6 +111,12 @@ class NamespaceSession(Session):
             raise ToolError(f"a command may have {_MAX_COMMAND} characters: put the rest into a file")
         wall = self._wall(wall_seconds)
         return await self._run({"op": "exec", "wall": wall, "argv": argv}, stdin, wall)
+
+    async def run_script(self, code: str, *, stdin: bytes = b"", wall_seconds: float | None = None) -> Result:
+        return await self.exec(["python3", "-c", code], stdin=stdin, wall_seconds=wall_seconds)
+
+    async def fork(self) -> NamespaceSession:
+        raise SandboxUnavailable("the namespace backend does not copy sessions")
 
     async def put(self, path: str, data: bytes) -> None:
         if len(data) > self._limits.disk_mb << 20:

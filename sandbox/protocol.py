@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Literal, Self
+
+Language = Literal["python", "bash"]
+"""What `Sandbox.run` runs."""
 
 
 class Status(StrEnum):
@@ -114,6 +117,14 @@ class Session(ABC):
         """
 
     @abstractmethod
+    async def run_script(self, code: str, *, stdin: bytes = b"", wall_seconds: float | None = None) -> Result:
+        """Run Python as a program of its own, as ``python3 file.py`` would, in the working folder.
+
+        It is ``__main__`` in an interpreter of its own that finds the session's ``preload`` imported; nothing
+        is remembered but the files. What it left in the background is as with `exec`.
+        """
+
+    @abstractmethod
     async def put(self, path: str, data: bytes) -> None:
         """Write a file, replacing whatever had its name; folders are made. ``path`` is relative to the
         working folder.
@@ -128,6 +139,17 @@ class Session(ABC):
 
         Raises ToolError if there is none, if it crosses a link, or if it has more than ``max_bytes``, holes
         counted.
+        """
+
+    @abstractmethod
+    async def fork(self) -> Session:
+        """A new session that begins as a copy of this one, with the same limits; the two then go apart.
+
+        Files are copied. Variables of the interpreter are too where the sandbox's `forks` is ``memory``;
+        programs in the background are not. A session that is never used again is a snapshot.
+
+        Raises SandboxUnavailable where `forks` is ``none``, SandboxError if no session can be made, and
+        ToolError if the guest's state cannot be copied, as when its interpreter runs threads.
         """
 
     @abstractmethod
@@ -146,7 +168,9 @@ class Session(ABC):
 class Sandbox(ABC):
     """A backend at work. Lives in one event loop; an async context manager that closes itself."""
 
-    name: str
+    name: ClassVar[str]
+    #: What `Session.fork` copies: files and variables, files alone, or nothing at all.
+    forks: ClassVar[Literal["memory", "files", "none"]] = "none"
 
     @classmethod
     @abstractmethod
@@ -161,6 +185,22 @@ class Sandbox(ABC):
         be imported or a limit that makes no sense, SandboxError if no session can be made.
         """
 
+    async def run(
+        self,
+        code: str,
+        *,
+        language: Language = "python",
+        stdin: bytes = b"",
+        limits: Limits = DEFAULT_LIMITS,
+        preload: Sequence[str] = (),
+    ) -> Result:
+        """One stateless call: a Python program or bash script in an empty session, of which nothing is left.
+
+        Raises as `create` does.
+        """
+        async with await self.create(limits, preload=preload) as session:
+            return await run_in(session, code, language, stdin)
+
     @abstractmethod
     async def close(self) -> None:
         """End all sessions and free everything. May be called twice."""
@@ -172,3 +212,10 @@ class Sandbox(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+
+async def run_in(session: Session, code: str, language: Language, stdin: bytes = b"") -> Result:
+    """Run a program in a session: Python as a script, or bash."""
+    if language == "python":
+        return await session.run_script(code, stdin=stdin)
+    return await session.exec(code, stdin=stdin)

@@ -124,7 +124,9 @@ class Attempt:
             env = setting.env.spawn()
         self._env = env
         await self._users(f"Environment {env.name}: reset()", env.reset(task))
-        context = ToolContext(task, self._trajectory.id, self._sessions.open, setting.blocking)
+        context = ToolContext(
+            task, self._trajectory.id, self._sessions.open, self._sessions.run, setting.blocking
+        )
         tools = ToolBox.of(env, context, self._limits, setting.ledger, setting.keep_characters)
         self._tools = tools
         await self._users(f"Opening the tools of environment {env.name}", tools.open())

@@ -12,7 +12,7 @@ from agentrl.registry import nearest
 from agentrl.rollout.waiting import finish_quietly
 
 if TYPE_CHECKING:
-    from agentrl.sandbox import Sandbox, Session
+    from agentrl.sandbox import Language, Limits, Result, Sandbox, Session
 
 
 class EpisodeSessions:
@@ -60,7 +60,16 @@ class EpisodeSessions:
             *(finish_quietly(s.close(), seconds, "closing a sandbox session") for s in sessions)
         )
 
+    async def run(self, code: str, language: Language, stdin: bytes, options: Mapping[str, Any]) -> Result:
+        """Run a program in an empty session of its own; raises as :meth:`open` does."""
+        backend, limits, preload = self._wanted(dict(options))
+        return await backend.run(code, language=language, stdin=stdin, limits=limits, preload=preload)
+
     async def _create(self, options: dict[str, Any]) -> Session:
+        backend, limits, preload = self._wanted(options)
+        return await backend.create(limits, preload=preload)
+
+    def _wanted(self, options: dict[str, Any]) -> tuple[Sandbox, Limits, tuple[str, ...]]:
         if self._backend is None or self._closed:
             raise SandboxUnavailable(
                 "A tool asked for a sandbox session, and this run has no sandbox. Set sandbox.backend, or "
@@ -76,4 +85,4 @@ class EpisodeSessions:
                     f"A tool asked for a sandbox with {name}={value!r}, which is no limit. "
                     f"{nearest(name, known)}"
                 )
-        return await self._backend.create(Limits(**options), preload=tuple(preload))
+        return self._backend, Limits(**options), tuple(preload)
