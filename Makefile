@@ -18,6 +18,7 @@ train: setup ## set up, then train DOMAIN (math) on this machine
 	@$(BIN)/agentrl train $(DOMAIN) $(ARGS)
 
 test: lint ## set up, then format, lint, types and every test (15 minutes at most)
+	@tests/packages.sh
 	@$(BIN)/python -m pytest
 
 check: lint ## the inner loop: the same without the tests of the training stack (2 minutes at most)
