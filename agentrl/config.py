@@ -80,7 +80,10 @@ class Rollout(Section):
 class Sandbox(Section):
     """Where model-written code runs."""
 
-    backend: str = "auto"
+    backend: str = Field(
+        "auto", description="auto: the first that isolates on this machine; or a name, dotted path or file"
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="options of the backend that is named")
 
 
 class Evaluation(Section):

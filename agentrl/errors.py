@@ -77,11 +77,12 @@ class ServerBusy(InfrastructureError):
     Args:
         message: what happened, for a person.
         retry_after: seconds after which another try is likely to be taken.
+        queue_full: whether it is for want of room alone, rather than that the server cannot work now.
     """
 
-    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+    def __init__(self, message: str, retry_after: float = 1.0, *, queue_full: bool = False) -> None:
         super().__init__(message)
-        self.retry_after = retry_after
+        self.retry_after, self.queue_full = retry_after, queue_full
 
 
 class EpisodeTimeout(InfrastructureError):

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from agentrl.env import Env
 from agentrl.errors import ConfigError, DefinitionError, NotFound
@@ -33,13 +33,17 @@ def find_env(name: str, options: Mapping[str, Any] | None = None) -> Env:
         NotFound: nothing is known by that name or path.
         ConfigError: the environment does not take one of the options.
     """
-    return _make(_find(name, ENVS, Env), Env, name, options or {})
+    return make(find(name, ENVS, Env), Env, name, options or {})
 
 
 def find_tool(name: str | Tool | type[Tool] | Any, options: Mapping[str, Any] | None = None) -> Tool:
-    """A tool by name, dotted path, file path, class, instance or ``@tool`` function."""
-    found = _find(name, TOOLS, Tool) if isinstance(name, str) else name
-    return _make(found, Tool, str(name), options or {})
+    """A tool by name, dotted path, file path, class, instance or ``@tool`` function; or one that a tool
+    server offers, by its address: ``http://HOST:PORT/NAME``, with the option ``token``."""
+    if isinstance(name, str) and name.startswith(("http://", "https://")):
+        remote = importlib.import_module("agentrl.serve.remote")  # only whoever names one needs the client
+        return cast(Tool, remote.from_url(name, **_only(options or {}, "token", name)))
+    found = find(name, TOOLS, Tool) if isinstance(name, str) else name
+    return make(found, Tool, str(name), options or {})
 
 
 def names(group: str) -> dict[str, EntryPoint]:
@@ -60,7 +64,13 @@ def nearest(word: str, known: list[str]) -> str:
     return f"Known: {', '.join(sorted(known)) or 'none'}."
 
 
-def _find(name: str, group: str, kind: type[Any]) -> Any:
+def find(name: str, group: str, kind: type[Any]) -> Any:
+    """What is called ``name``: an entry point of ``group``, a dotted path or a file that defines a ``kind``.
+
+    Raises:
+        NotFound: nothing is known by that name or path.
+        DefinitionError: a file that cannot be loaded.
+    """
     path, _, attribute = name.partition(":")
     if path.endswith(".py") or "/" in path:
         return _pick(_load_file(Path(path)), attribute, kind, name)
@@ -125,7 +135,20 @@ def _pick(module: ModuleType, attribute: str, kind: type[Any], name: str) -> Any
     )
 
 
-def _make(found: Any, kind: type[T], name: str, options: Mapping[str, Any]) -> T:
+def _only(options: Mapping[str, Any], known: str, name: str) -> Mapping[str, Any]:
+    for option in options:
+        if option != known:
+            raise ConfigError(f"Tool {name!r} takes no option {option!r}. {nearest(option, [known])}")
+    return options
+
+
+def make(found: Any, kind: type[T], name: str, options: Mapping[str, Any]) -> T:
+    """An instance of what was found; ``name`` is what messages call it.
+
+    Raises:
+        ConfigError: it does not take one of the options, or needs one that is missing.
+        DefinitionError: it is no ``kind``.
+    """
     if isinstance(found, type) and issubclass(found, kind):
         variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
         taken = [p for p in inspect.signature(found).parameters.values() if p.kind not in variadic]

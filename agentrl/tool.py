@@ -13,7 +13,7 @@ import inspect
 import re
 import threading
 import typing
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, overload
 
@@ -94,7 +94,7 @@ class ToolContext:
         task: the episode's task.
         episode_id: unique name of the episode.
         open_session: opens (or shares) the episode's sandbox session for given limits.
-        run_once: ``(code, language, stdin, options)``: runs a program in an empty session of its own.
+        run_once: ``(code, options, **how)``: runs a program in an empty session of its own.
         blocking: where blocking functions run.
     """
 
@@ -119,21 +119,33 @@ class ToolContext:
         return await self.open_session(limits)
 
     async def run(
-        self, code: str, *, language: Language = "python", stdin: bytes = b"", **limits: Any
+        self,
+        code: str,
+        *,
+        language: Language = "python",
+        stdin: bytes = b"",
+        files: Mapping[str, bytes] | None = None,
+        fetch: Sequence[str] = (),
+        **limits: Any,
     ) -> Result:
         """Run a program in an empty sandbox of its own, of which nothing is left.
 
         Args:
             code: a Python program or a bash script, as ``language`` says.
             stdin: its standard input.
+            files: by their paths in the working folder, put there first.
+            fetch: files to return, if they are there afterwards.
             **limits: as with :meth:`sandbox`.
 
         Raises:
             SandboxUnavailable: this machine or run offers no isolation.
+            ToolError: a file cannot be put.
         """
         if self.run_once is None:
             raise SandboxUnavailable("This tool needs a sandbox and none was given to the episode.")
-        return await self.run_once(code, language, stdin, limits)
+        return await self.run_once(
+            code, limits, language=language, stdin=stdin, files=files or {}, fetch=tuple(fetch)
+        )
 
 
 class Tool:
@@ -193,11 +205,7 @@ class Tool:
     @property
     def schema(self) -> dict[str, Any]:
         """The tool in the form of OpenAI's function calling."""
-        parameters = _arguments_model(_plain(self.function)).model_json_schema()
-        parameters.pop("title", None)
-        for parameter in parameters.get("properties", {}).values():
-            parameter.pop("title", None)
-        parameters.pop("additionalProperties", None)
+        parameters = copy.deepcopy(_parameters(_plain(self.function)))
         return {
             "type": "function",
             "function": {"name": self.name, "description": self.description, "parameters": parameters},
@@ -290,6 +298,18 @@ def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
     return getattr(function, "__func__", function)
 
 
+@functools.cache
+def _parameters(function: Callable[..., Any]) -> dict[str, Any]:
+    """The JSON schema of the function's parameters. Every episode asks for it, and making it takes 1 ms."""
+    parameters = _arguments_model(function).model_json_schema()
+    parameters.pop("title", None)
+    for parameter in parameters.get("properties", {}).values():
+        parameter.pop("title", None)
+    parameters.pop("additionalProperties", None)
+    return parameters
+
+
+@functools.cache
 def _summary(docstring: str) -> str:
     """The description part of a docstring, on one line per paragraph."""
     import docstring_parser

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from .namespace import NamespaceSandbox
 from .protocol import Availability, Language, Limits, Result, Sandbox, Session, Status, run_in
-from .registry import BACKENDS, open_sandbox
+from .registry import BACKENDS, availability_of, backend_names, find_backend, open_sandbox
 
 __all__ = [
     "BACKENDS",
@@ -26,6 +26,9 @@ __all__ = [
     "Sandbox",
     "Session",
     "Status",
+    "availability_of",
+    "backend_names",
+    "find_backend",
     "open_sandbox",
     "run_in",
 ]

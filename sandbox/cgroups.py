@@ -12,6 +12,7 @@ import errno
 import os
 import signal
 import subprocess
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +23,9 @@ from agentrl.errors import SandboxError
 from .protocol import Limits
 
 _MIB = 1 << 20
-_TRIES, _PAUSE = 200, 0.02
+_DEATH_SECONDS = 60.0  # for all that is in a group, on a machine where a thousand may be ending at once
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.25
+_OOM_FILES = {1: "memory.oom_control", 2: "memory.events"}
 _SPARE_PROCESSES = 8  # room for the supervisor to act when guests have used up theirs
 
 # Outlives us, if only for a moment: when our end of its standard input closes, it ends what is left and
@@ -123,15 +126,15 @@ class Group:
     def oom_kills(self) -> int:
         """How many processes of the session the kernel has ended for memory."""
         for place in self._places:
-            for name in ("memory.events", "memory.oom_control"):
-                try:
-                    text = (place.folder / name).read_text(encoding="ascii")
-                except OSError:
-                    continue
-                for line in text.splitlines():
-                    key, _, value = line.partition(" ")
-                    if key == "oom_kill":
-                        return int(value)
+            try:
+                with open(f"{place.folder}/{_OOM_FILES[place.version]}", encoding="ascii") as file:
+                    text = file.read()
+            except OSError:
+                continue  # the hierarchy of another controller
+            for line in text.splitlines():
+                key, _, value = line.partition(" ")
+                if key == "oom_kill":
+                    return int(value)
         return 0
 
     def kill(self) -> None:
@@ -149,23 +152,26 @@ class Group:
 
     async def remove(self) -> None:
         """Sweep the group and delete it. Raises SandboxError if something in it will not die."""
+        deadline = time.monotonic() + _DEATH_SECONDS
         for place in self._places:
-            for _ in range(_TRIES):
-                self.kill()
-                try:
-                    place.folder.rmdir()
-                except FileNotFoundError:
-                    break
-                except OSError as error:
-                    if error.errno != errno.EBUSY:
-                        raise SandboxError(
-                            f"cannot remove the control group {place.folder}: {error}"
-                        ) from error
-                    await asyncio.sleep(_PAUSE)
-                else:
-                    break
-            else:
-                raise SandboxError(f"processes in the control group {place.folder} outlive SIGKILL")
+            pause = _FIRST_PAUSE
+            while not self._removed(place):
+                if time.monotonic() > deadline:
+                    raise SandboxError(f"processes in the control group {place.folder} outlive SIGKILL")
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _removed(self, place: Hierarchy) -> bool:
+        try:
+            place.folder.rmdir()
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise SandboxError(f"cannot remove the control group {place.folder}: {error}") from error
+            self.kill()
+            return False
+        return True
 
 
 class Groups:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import platform
 import sys
 import uuid
-from collections.abc import Awaitable, Sequence
-from dataclasses import asdict
+from collections.abc import Awaitable, Mapping, Sequence
 
 from agentrl.errors import ConfigError, SandboxError, SandboxUnavailable, SessionLost
 
 from . import cgroups, view
 from .namespace_session import NamespaceSession
 from .probe import try_once
-from .protocol import DEFAULT_LIMITS, Availability, Limits, Sandbox
-from .warm import Zygote
+from .protocol import DEFAULT_LIMITS, NOTHING, Availability, Language, Limits, Result, Sandbox
+from .stateless import Recycler
+from .warm import Zygote, ZygoteGone
 
 _ISOLATES = (
     "files: a read-only view of /usr and the Python environment; a capped private /workspace and /tmp",
@@ -26,6 +27,7 @@ _ISOLATES = (
 )
 _MAX_ZYGOTES = 16
 _WAIT_SECONDS = 60.0
+_CALLS_PER_PROCESSOR = 4
 _NO_GROUP = (
     "memory is limited per process, not for a session as a whole: no control group can be made ({reason}). "
     "Run as root, or in a cgroup delegated to this user (systemd-run --user --scope -p Delegate=yes ...)."
@@ -40,6 +42,7 @@ class NamespaceSandbox(Sandbox):
     """
 
     name = "namespace"
+    forks = "memory"
 
     def __init__(self, *, max_sessions: int = 512) -> None:
         if max_sessions < 1:
@@ -47,10 +50,15 @@ class NamespaceSandbox(Sandbox):
         self._max_sessions = max_sessions
         self._places = asyncio.Semaphore(max_sessions)
         self._zygotes: dict[tuple[str, ...], Zygote] = {}
+        self._retired: set[Zygote] = set()  # they make no more sessions, and end with the last that they made
+        self._stopping: set[asyncio.Task[None]] = set()
         self._starting = asyncio.Lock()
         self._sessions: set[NamespaceSession] = set()
         self._groups: cgroups.Groups | None = None
         self._opened = self._closed = False
+        self._recycler = Recycler(
+            self._create_stateless, min(max_sessions, _CALLS_PER_PROCESSOR * (os.cpu_count() or 1))
+        )
 
     @classmethod
     def availability(cls) -> Availability:
@@ -76,6 +84,64 @@ class NamespaceSandbox(Sandbox):
         self, limits: Limits = DEFAULT_LIMITS, *, preload: Sequence[str] = ()
     ) -> NamespaceSession:
         _check(limits)
+        return await self._create(limits, tuple(preload))
+
+    async def run(
+        self,
+        code: str,
+        *,
+        language: Language = "python",
+        stdin: bytes = b"",
+        limits: Limits = DEFAULT_LIMITS,
+        preload: Sequence[str] = (),
+        files: Mapping[str, bytes] = NOTHING,
+        fetch: Sequence[str] = (),
+    ) -> Result:
+        """One stateless call, alone in a session that is empty, of which nothing is left.
+
+        To cost little more than a fork it may get a session that another such call had before, with the same
+        limits and preloaded modules. That session's processes have ended, its files are gone, its folders
+        are as they were, and no memory of it holds anything that the earlier call said, read or printed. All
+        that a call can notice of earlier ones is that numbers go on counting: process ids, inode numbers and
+        positions in folders, the folders' change times, the session's age, and counters of the kernel under
+        /proc. A session is not used again if a call ended in any other way than ok or error, sent anything
+        through the loopback interface, lost a process to the memory limit, or left more than can be removed
+        at once.
+        """
+        _check(limits)
+        if files or fetch:
+            return await super().run(
+                code, language=language, stdin=stdin, limits=limits, preload=preload, files=files, fetch=fetch
+            )
+        return await self._recycler.run(code, language, stdin, limits, tuple(preload))
+
+    async def _create_stateless(self, limits: Limits, preload: tuple[str, ...]) -> NamespaceSession:
+        return await self._create(limits, preload, stateless=True)
+
+    async def _create(
+        self, limits: Limits, preload: tuple[str, ...], *, stateless: bool = False
+    ) -> NamespaceSession:
+        try:
+            return await self._create_once(limits, preload, stateless)
+        except ZygoteGone:
+            return await self._create_once(limits, preload, stateless)  # of another zygote
+
+    async def _create_once(
+        self, limits: Limits, preload: tuple[str, ...], stateless: bool
+    ) -> NamespaceSession:
+        await self._place()
+        try:
+            zygote = await self._zygote(preload)
+            session = self._new(limits, zygote)
+        except BaseException:
+            self._places.release()
+            raise
+        await self._begin(session, session.start(stateless=stateless))
+        return session
+
+    async def _place(self) -> None:
+        if self._places.locked():
+            await self._recycler.shrink()
         try:
             async with asyncio.timeout(_WAIT_SECONDS):
                 await self._places.acquire()
@@ -84,43 +150,61 @@ class NamespaceSandbox(Sandbox):
                 f"no session ended in {_WAIT_SECONDS:.0f} s, and {self._max_sessions} are open. "
                 "Close sessions, or raise max_sessions."
             ) from None
-        try:
-            return await self._create(limits, tuple(preload))
-        except BaseException:
-            self._places.release()
-            raise
 
-    async def _create(self, limits: Limits, preload: tuple[str, ...]) -> NamespaceSession:
-        zygote = await self._zygote(preload)
+    def _new(self, limits: Limits, zygote: Zygote) -> NamespaceSession:
         name = uuid.uuid4().hex[:16]
         try:
             group = self._groups.create(name, limits) if self._groups is not None else None
         except OSError as error:
             raise SandboxError(f"cannot make a control group for a session: {error}") from error
-        session = NamespaceSession(name, limits, zygote, group, self._forget)
-        self._sessions.add(session)
+        return NamespaceSession(name, limits, zygote, group, self)
+
+    async def _begin(self, session: NamespaceSession, start: Awaitable[None]) -> None:
+        self._sessions.add(session)  # it holds a place until it is forgotten
         try:
-            await session.start(asdict(limits))
+            await start
         except BaseException:
-            self._sessions.discard(session)
-            await session.abort()
+            await session.close()
             raise
+
+    async def branch(self, parent: NamespaceSession) -> NamespaceSession:
+        """What `NamespaceSession.fork` asks for."""
+        await self._place()
+        try:
+            session = self._new(parent.limits, parent.zygote)
+        except BaseException:
+            self._places.release()
+            raise
+        await self._begin(session, session.start_fork(parent))
         return session
 
-    def _forget(self, session: NamespaceSession) -> None:
+    def forget(self, session: NamespaceSession) -> None:
         if session in self._sessions:
             self._sessions.discard(session)
             self._places.release()
+            if session.shell is not None:
+                self._await_end(session.shell)
+            self._stop_if_spent(session.zygote)
+
+    def _stop_if_spent(self, zygote: Zygote) -> None:
+        if zygote in self._retired and all(session.zygote is not zygote for session in self._sessions):
+            self._retired.discard(zygote)
+            self._await_end(asyncio.create_task(zygote.stop()))
+
+    def _await_end(self, task: asyncio.Task[None]) -> None:
+        self._stopping.add(task)
+        task.add_done_callback(self._stopping.discard)
 
     async def _zygote(self, preload: tuple[str, ...]) -> Zygote:
         async with self._starting:
             if self._closed:
                 raise SessionLost("this sandbox is closed: open another")
             zygote = self._zygotes.get(preload)
-            if zygote is not None and zygote.alive:
+            if zygote is not None and zygote.fertile:
                 return zygote
             if zygote is not None:
-                await self._zygotes.pop(preload).stop()
+                self._retired.add(self._zygotes.pop(preload))
+                self._stop_if_spent(zygote)
             if len(self._zygotes) >= _MAX_ZYGOTES:
                 raise ConfigError(
                     f"more than {_MAX_ZYGOTES} different sets of preloaded modules in one sandbox"
@@ -143,9 +227,13 @@ class NamespaceSandbox(Sandbox):
     async def close(self) -> None:
         async with self._starting:
             self._closed = True
+            await self._recycler.close()
             ends: list[Awaitable[None]] = [session.close() for session in list(self._sessions)]
             problems = await asyncio.gather(*ends, return_exceptions=True)
-            zygotes, self._zygotes = list(self._zygotes.values()), {}
+            zygotes = [*self._zygotes.values(), *self._retired]
+            self._zygotes.clear()
+            self._retired.clear()
+            problems += await asyncio.gather(*self._stopping, return_exceptions=True)
             problems += await asyncio.gather(*(zygote.stop() for zygote in zygotes), return_exceptions=True)
             if self._groups is not None:
                 groups, self._groups = self._groups, None
@@ -161,6 +249,6 @@ def _check(limits: Limits) -> None:
             "the namespace backend has no network to give: sessions see only a loopback of their own. "
             "Use network=False, and reach the network from a tool outside the sandbox."
         )
-    for name, value in asdict(limits).items():
+    for name, value in vars(limits).items():
         if name != "network" and not value > 0:
             raise ConfigError(f"Limits.{name} must be more than 0, not {value!r}")

@@ -26,7 +26,8 @@ def try_once(bwrap: str) -> str:
     """Make a session as always and throw it away. Empty, or what failed and what to do about it. Blocks."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.settimeout(_SECONDS)
-    command = view.zygote_command(bwrap, theirs.fileno(), ())
+    life, their_life = socket.socketpair()
+    command = view.zygote_command(bwrap, theirs.fileno(), their_life.fileno(), ())
     try:
         process = subprocess.Popen(
             command.argv, env={}, cwd="/", pass_fds=command.fds, start_new_session=True,
@@ -34,16 +35,18 @@ def try_once(bwrap: str) -> str:
         )  # fmt: skip
     except OSError as error:
         ours.close()
+        life.close()
         return f"{command.argv[0]} cannot be started: {error}."
     finally:
         theirs.close()
-        for fd in command.fds[1:]:
+        their_life.close()
+        for fd in command.fds[2:]:
             os.close(fd)
     with process:
-        with ours:
+        with ours, life:
             failure = _session_failure(ours)
         try:
-            process.wait(_FAREWELL_SECONDS)  # it ends when its control socket closes
+            process.wait(_FAREWELL_SECONDS)  # it ends when its sockets close
         except subprocess.TimeoutExpired:
             process.kill()
         words = process.stderr.read(4096).decode(errors="replace").strip() if process.stderr else ""
@@ -63,7 +66,7 @@ def _session_failure(control: socket.socket) -> str:
             host.settimeout(_SECONDS)
             with guest:
                 socket.send_fds(control, [json.dumps(asdict(Limits())).encode()], [guest.fileno()])
-            host.sendall(wire.encode({"memory_cgroup": False}))
+            host.sendall(wire.encode({"memory_cgroup": False, "stateless": False}))
             while True:
                 header, _ = wire.receive(host)
                 if "failed" in header:

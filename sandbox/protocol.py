@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import ClassVar, Literal, Self
+
+from agentrl.errors import ToolError
 
 Language = Literal["python", "bash"]
 """What `Sandbox.run` runs."""
+
+
+FETCHED_BYTES = 8 << 20
+"""What a stateless call returns of files, together."""
+
+NOTHING: Mapping[str, bytes] = MappingProxyType({})
 
 
 class Status(StrEnum):
@@ -58,7 +67,7 @@ class Result:
     ``stdout`` and ``stderr`` are decoded as UTF-8 with replacement characters. ``exit_code`` is None if the
     call was stopped, negative (minus the signal) if a signal ended it. ``seconds`` is wall time inside the
     sandbox. ``truncated``: some output was thrown away. ``detail`` says in words what happened; empty if
-    nothing did.
+    nothing did. ``files`` holds those that `Sandbox.run` was asked for and found.
     """
 
     status: Status
@@ -68,6 +77,7 @@ class Result:
     seconds: float
     truncated: bool
     detail: str
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -170,7 +180,9 @@ class Sandbox(ABC):
 
     name: ClassVar[str]
     #: What `Session.fork` copies: files and variables, files alone, or nothing at all.
-    forks: ClassVar[Literal["memory", "files", "none"]] = "none"
+    forks: Literal["memory", "files", "none"] = "none"
+    #: Checks of the conformance suite, by name, that this backend does not claim to pass, and why.
+    not_offered: Mapping[str, str] = MappingProxyType({})
 
     @classmethod
     @abstractmethod
@@ -193,13 +205,23 @@ class Sandbox(ABC):
         stdin: bytes = b"",
         limits: Limits = DEFAULT_LIMITS,
         preload: Sequence[str] = (),
+        files: Mapping[str, bytes] = NOTHING,
+        fetch: Sequence[str] = (),
     ) -> Result:
         """One stateless call: a Python program or bash script in an empty session, of which nothing is left.
 
-        Raises as `create` does.
+        ``files`` are put into the working folder first; of those named by ``fetch``, the result has the ones
+        that are there afterwards and fit into FETCHED_BYTES together.
+
+        Raises as `create` does, and ToolError for a file that cannot be put.
         """
         async with await self.create(limits, preload=preload) as session:
-            return await run_in(session, code, language, stdin)
+            for path, data in files.items():
+                await session.put(path, data)
+            result = await run_in(session, code, language, stdin)
+            if result.status is Status.session_lost or not fetch:
+                return result
+            return replace(result, files=await fetched(session, fetch))
 
     @abstractmethod
     async def close(self) -> None:
@@ -219,3 +241,14 @@ async def run_in(session: Session, code: str, language: Language, stdin: bytes =
     if language == "python":
         return await session.run_script(code, stdin=stdin)
     return await session.exec(code, stdin=stdin)
+
+
+async def fetched(session: Session, paths: Sequence[str]) -> dict[str, bytes]:
+    """Those of the files that are there, in their order, as long as they fit into FETCHED_BYTES."""
+    found: dict[str, bytes] = {}
+    left = FETCHED_BYTES
+    for path in paths:
+        with contextlib.suppress(ToolError):  # not there, too large, or not a file that can be had
+            found[path] = await session.get(path, left)
+            left -= len(found[path])
+    return found

@@ -101,13 +101,14 @@ def _system_arguments() -> list[str]:
     return arguments
 
 
-def zygote_command(bwrap: str, control: int, preload: tuple[str, ...]) -> Command:
-    """How to start a zygote that is controlled through descriptor ``control``.
+def zygote_command(bwrap: str, control: int, life: int, preload: tuple[str, ...]) -> Command:
+    """How to start a zygote that is controlled through descriptor ``control``, and a keeper that lives until
+    the other end of ``life`` is closed.
 
-    The caller closes ``fds`` (all but ``control``) once the process has started, and starts it with an empty
+    The caller closes ``fds`` (all but those two) once the process has started, and starts it with an empty
     environment: bubblewrap's own environment can be read from inside, whatever it is told to clear.
     """
-    fds: list[int] = [control]
+    fds: list[int] = [control, life]
     arguments = ["--unshare-all", "--die-with-parent", "--new-session", "--clearenv", "--hostname", "sandbox"]
     arguments += ["--uid", str(GUEST_ID), "--gid", str(GUEST_ID), *_system_arguments()]
     for name, text in _ETC.items():
@@ -118,7 +119,7 @@ def zygote_command(bwrap: str, control: int, preload: tuple[str, ...]) -> Comman
     binds = [(path, path) for path in _python_sources()]
     binds.append((str(_GUEST_PACKAGE), f"{_GUEST_HOME}/guest"))
     setup = {"own": _GUEST_HOME, "path": _library_paths(), "executable": sys.executable, "preload": preload}
-    inner = [*_python(_GUEST_HOME, "zygote"), str(control), json.dumps(setup)]
+    inner = [*_python(_GUEST_HOME, "zygote"), str(control), str(life), json.dumps(setup)]
     tail = ["--remount-ro", "/", "--chdir", "/", "--", *inner]
     if os.geteuid() == 0:
         return Command(

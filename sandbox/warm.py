@@ -8,7 +8,7 @@ import json
 import os
 import socket
 import subprocess
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from agentrl.errors import ConfigError, SandboxError
@@ -45,11 +45,17 @@ async def retried(operation: Callable[[], T], fd: int, *, write: bool = False) -
             await when_ready(fd, write=write)
 
 
-class Zygote:
-    """One warm process with its preloaded modules. Made by `start`."""
+class ZygoteGone(SandboxError):
+    """The zygote ended before it made a session; another may do better."""
 
-    def __init__(self, process: asyncio.subprocess.Process, control: socket.socket) -> None:
-        self._process, self._control = process, control
+
+class Zygote:
+    """One warm process with its preloaded modules, and the bubblewrap around it. Made by `start`."""
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, control: socket.socket, life: socket.socket
+    ) -> None:
+        self._process, self._control, self._life = process, control, life
         self._sending = asyncio.Lock()
         self._last_words = bytearray()
         self._listening = asyncio.create_task(self._listen())
@@ -59,7 +65,8 @@ class Zygote:
         """Start one and wait until it is warm. Raises SandboxError, or ConfigError for a failing preload."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
-        command = view.zygote_command(bwrap, theirs.fileno(), preload)
+        life, their_life = socket.socketpair()
+        command = view.zygote_command(bwrap, theirs.fileno(), their_life.fileno(), preload)
         try:
             process = await asyncio.create_subprocess_exec(
                 *command.argv, env={}, cwd="/", pass_fds=command.fds, start_new_session=True,
@@ -67,12 +74,14 @@ class Zygote:
             )  # fmt: skip
         except OSError as error:
             ours.close()
+            life.close()
             raise SandboxError(f"bubblewrap cannot be started from {command.argv[0]}: {error}") from error
         finally:
             theirs.close()
-            for fd in command.fds[1:]:
+            their_life.close()
+            for fd in command.fds[2:]:
                 os.close(fd)
-        zygote = cls(process, ours)
+        zygote = cls(process, ours, life)
         try:
             await zygote._warm(preload)
         except BaseException:
@@ -120,27 +129,38 @@ class Zygote:
         return self._process.returncode is not None
 
     @property
+    def fertile(self) -> bool:
+        """Whether it can make sessions; those that it made may go on without it."""
+        try:
+            return bool(self._control.recv(1, socket.MSG_PEEK))
+        except BlockingIOError:
+            return self.alive  # it says nothing, as it should
+        except OSError:
+            return False
+
+    @property
     def alive(self) -> bool:
+        """Whether its sessions can be."""
         return self._process.returncode is None
 
-    async def request(self, limits: dict[str, Any], fd: int) -> None:
-        """Ask for a session that talks through ``fd``. Raises SandboxError if the zygote has gone."""
+    async def request(self, limits: dict[str, Any], fds: Sequence[int]) -> None:
+        """Ask for a session that talks through the first of ``fds``, and for a fork of the one that has the
+        other end of the second, if there is one. Raises ZygoteGone if the zygote has."""
         message = json.dumps(limits).encode()
         try:
             async with self._sending:
                 await retried(
-                    lambda: socket.send_fds(self._control, [message], [fd]),
+                    lambda: socket.send_fds(self._control, [message], fds),
                     self._control.fileno(),
                     write=True,
                 )
         except OSError as error:
-            raise SandboxError(
-                f"the sandbox's zygote has gone ({error}): {await self.last_words()}"
-            ) from error
+            raise ZygoteGone(f"the sandbox's zygote has gone ({error})") from error
 
     async def stop(self) -> None:
         """End it and, with its pid namespace, every session it made."""
-        self._control.close()  # the zygote ends at this, and bubblewrap after it
+        self._control.close()  # the zygote ends at this
+        self._life.close()  # and at this its keeper, with bubblewrap
         if not await self.gone(_FAREWELL_SECONDS):
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()

@@ -26,8 +26,8 @@ class Python(Tool):
         output_bytes: what is kept of stdout and of stderr, each.
         preload: modules the interpreter finds already imported; only with ``stateful``.
 
-    The observation's metadata holds ``status`` (of :class:`agentrl.sandbox.Status`), ``exit_code``
-    and ``seconds``.
+    The observation's metadata holds ``status`` (of :class:`agentrl.sandbox.Status`), ``stdout`` and
+    ``stderr`` as they were, ``exit_code`` and ``seconds``.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Python(Tool):
         if self.stateful:
             result = await session.run_cell(code)
         else:
-            result = await session.exec(["python3", "-"], stdin=code.encode(errors="replace"))
+            result = await session.run_script(code)
         status = str(result.status)
         if status == "session_lost":
             # What code did to its own session is the model's doing: were it a machine's failure,
@@ -78,7 +78,13 @@ class Python(Tool):
         return Observation(
             self._text(status, result),
             error=status != "ok",
-            metadata={"status": status, "exit_code": result.exit_code, "seconds": result.seconds},
+            metadata={
+                "status": status,
+                "stdout": result.stdout,
+                "stderr": result.stderr,
+                "exit_code": result.exit_code,
+                "seconds": result.seconds,
+            },
         )
 
     def _text(self, status: str, result: Any) -> str:

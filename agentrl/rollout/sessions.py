@@ -12,7 +12,7 @@ from agentrl.registry import nearest
 from agentrl.rollout.waiting import finish_quietly
 
 if TYPE_CHECKING:
-    from agentrl.sandbox import Language, Limits, Result, Sandbox, Session
+    from agentrl.sandbox import Limits, Result, Sandbox, Session
 
 
 class EpisodeSessions:
@@ -60,10 +60,16 @@ class EpisodeSessions:
             *(finish_quietly(s.close(), seconds, "closing a sandbox session") for s in sessions)
         )
 
-    async def run(self, code: str, language: Language, stdin: bytes, options: Mapping[str, Any]) -> Result:
-        """Run a program in an empty session of its own; raises as :meth:`open` does."""
+    async def run(self, code: str, options: Mapping[str, Any], **how: Any) -> Result:
+        """Run a program in an empty session of its own.
+
+        Args:
+            code: the program.
+            options: as with :meth:`open`; raises as that does.
+            **how: further arguments of :meth:`agentrl.sandbox.Sandbox.run`.
+        """
         backend, limits, preload = self._wanted(dict(options))
-        return await backend.run(code, language=language, stdin=stdin, limits=limits, preload=preload)
+        return await backend.run(code, limits=limits, preload=preload, **how)
 
     async def _create(self, options: dict[str, Any]) -> Session:
         backend, limits, preload = self._wanted(options)

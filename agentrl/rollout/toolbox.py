@@ -7,6 +7,7 @@ infrastructure did and what the user must mend is raised.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -112,7 +113,11 @@ class ToolBox:
         self._limits, self._ledger, self._keep = limits, ledger, keep_characters
         self._opened: list[Tool] = []
         self._stopped_a_call = False
-        self.schemas = [tool.schema for tool in tools]
+
+    @functools.cached_property
+    def schemas(self) -> list[dict[str, object]]:
+        """The tools in the form of OpenAI's function calling."""
+        return [tool.schema for tool in self._tools.values()]
 
     @classmethod
     def of(

@@ -53,7 +53,7 @@ def open_sandbox_if_any(config: TrainConfig) -> Sandbox | None:
     from agentrl.sandbox import open_sandbox
 
     try:
-        return open_sandbox(config.sandbox.backend)
+        return open_sandbox(config.sandbox.backend, **config.sandbox.options)
     except SandboxUnavailable:
         if config.sandbox.backend != "auto":
             raise

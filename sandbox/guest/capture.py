@@ -2,35 +2,54 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import selectors
+from collections.abc import Sequence
 
-_CHUNK = 1 << 16
+from .memory import unforked
+
+CHUNK = 1 << 16
 _MAX_ABANDONED = 16
 
 
 class Capture:
-    """The first ``limit`` bytes of each of two streams; the rest is read, counted and thrown away."""
+    """The first ``limit`` bytes of each of two streams; the rest is read, counted and thrown away.
 
-    def __init__(self, limit: int) -> None:
+    ``memory`` is where they are kept: two rooms of ``limit`` bytes.
+    """
+
+    def __init__(self, limit: int, memory: tuple[mmap.mmap, mmap.mmap] | None = None) -> None:
         self.limit = limit
-        self.kept = (bytearray(), bytearray())
         self.seen = 0
+        self._memory = memory or (unforked(limit), unforked(limit))
+        self._sizes = [0, 0]
 
-    def add(self, stream: int, data: bytes) -> None:
+    def add(self, stream: int, data: bytes | memoryview) -> None:
         self.seen += len(data)
-        self.kept[stream].extend(data[: max(0, self.limit - len(self.kept[stream]))])
+        begin = self._sizes[stream]
+        end = self._sizes[stream] = min(self.limit, begin + len(data))
+        self._memory[stream][begin:end] = data[: end - begin]
+
+    @property
+    def kept(self) -> tuple[memoryview, memoryview]:
+        """What there is of each stream."""
+        first, second = self._memory
+        return memoryview(first)[: self._sizes[0]], memoryview(second)[: self._sizes[1]]
 
     @property
     def truncated(self) -> bool:
-        return self.seen > sum(len(kept) for kept in self.kept)
+        return self.seen > sum(self._sizes)
 
 
 class Streams:
-    """Two pipes that guest processes write their output to, drained for as long as anybody may write."""
+    """Two pipes that guest processes write their output to, drained for as long as anybody may write.
 
-    def __init__(self, selector: selectors.BaseSelector) -> None:
-        self._selector = selector
+    ``scratch`` is a room of CHUNK bytes to read into.
+    """
+
+    def __init__(self, selector: selectors.BaseSelector, scratch: mmap.mmap) -> None:
+        self._selector, self._scratch = selector, scratch
         self._capture: Capture | None = None
         pairs = (os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC))
         self._readers = [reader for reader, _ in pairs]
@@ -60,14 +79,14 @@ class Streams:
         if reader < 0:
             return False
         try:
-            data = os.read(reader, _CHUNK)
+            size = os.readv(reader, [self._scratch])
         except BlockingIOError:
             return False
-        if not data:
+        if not size:
             self._close(index)
             return False
         if self._capture is not None:
-            self._capture.add(index, data)
+            self._capture.add(index, memoryview(self._scratch)[:size])
         return True
 
     def _close(self, index: int) -> None:
@@ -99,31 +118,48 @@ class Abandoned:
         while len(self._streams) > _MAX_ABANDONED:
             self._streams.pop(0).close()
 
+    def close(self) -> None:
+        """Give up on all of them."""
+        while self._streams:
+            self._streams.pop().close()
+
 
 class Feed:
     """Bytes on their way into a guest's pipe; a guest that does not read them holds up nobody."""
 
-    def __init__(self, selector: selectors.BaseSelector, fd: int, data: bytes, close_after: bool) -> None:
-        self._selector, self._fd, self._view, self._close_after = selector, fd, memoryview(data), close_after
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        fd: int,
+        parts: Sequence[bytes | mmap.mmap | memoryview],
+        close_after: bool,
+    ) -> None:
+        self._selector, self._fd, self._close_after = selector, fd, close_after
+        self._views = [memoryview(part) for part in parts if len(part)]
+        self._active, self._registered = True, False
         os.set_blocking(fd, False)
-        selector.register(fd, selectors.EVENT_WRITE, self._write)
-        self._active = True
+        self._write()
+        if self._active:
+            selector.register(fd, selectors.EVENT_WRITE, self._write)
+            self._registered = True
 
     def _write(self) -> None:
         try:
-            self._view = self._view[os.write(self._fd, self._view) :] if self._view else self._view
+            while self._views:
+                rest = self._views[0][os.write(self._fd, self._views[0]) :]
+                self._views[:1] = [rest] if rest else []
         except BlockingIOError:
             return
         except BrokenPipeError:
-            self.stop()
-            return
-        if not self._view:
-            self.stop()
+            pass
+        self.stop()
 
     def stop(self) -> None:
         """Give up on, or finish, the rest."""
         if self._active:
             self._active = False
-            self._selector.unregister(self._fd)
+            self._views.clear()
+            if self._registered:
+                self._selector.unregister(self._fd)
             if self._close_after:
                 os.close(self._fd)

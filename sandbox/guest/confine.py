@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# without the enumerations of `signal`, whose use costs a fork more than the call does
+import _signal  # type: ignore[import-not-found]
 import os
 import resource
 import signal
@@ -14,14 +16,22 @@ from . import linux
 WORKSPACE = "/workspace"
 HOSTNAME = "sandbox"
 _STACK_BYTES = 8 << 20
-_OOM_SCORE = "500"  # the kernel should pick guest code before its supervisor
+_OOM_SCORE = b"500"  # the kernel should pick guest code before its supervisor
 
 
-def new_namespaces() -> None:
-    """Leave for new namespaces of every kind; the next child is the first process of the new pid space."""
+def new_user_namespace() -> None:
+    """Leave for a user namespace in which we have every capability, under the same ids."""
     uid, gid = os.getuid(), os.getgid()
-    linux.unshare(linux.NEW_EVERYTHING)
+    linux.unshare(linux.CLONE_NEWUSER)
     linux.map_ids(uid, gid)
+
+
+def new_namespaces(user: bool) -> None:
+    """Leave for new namespaces of every kind, perhaps but that of users; the next child is the first process
+    of the new pid space."""
+    if user:
+        new_user_namespace()
+    linux.unshare(linux.NEW_BUT_USER)
 
 
 def furnish(disk_mb: int, inodes: int) -> None:
@@ -52,20 +62,38 @@ def seal() -> None:
     linux.set_dumpable(False)
 
 
-def _apply_limits(limits: dict[str, Any]) -> None:
-    megabyte = 1 << 20
-    values = {
+def confine_self(spec: dict[str, Any]) -> None:
+    """Hold a supervisor to what its guests are held to, so that they need only inherit it.
+
+    Saves each call most of the way there. Such a supervisor can make no namespaces any more.
+    """
+    _apply(_lasting_limits(spec["limits"]))
+    linux.load_seccomp(spec["seccomp"])
+    spec["confined"] = True
+
+
+def _lasting_limits(limits: dict[str, Any]) -> dict[int, int]:
+    return {
         resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_NPROC: limits["processes"] + 1,  # the supervisor is counted with them
-        resource.RLIMIT_FSIZE: limits["disk_mb"] * megabyte,
-        resource.RLIMIT_NOFILE: limits["open_files"],
+        resource.RLIMIT_NPROC: limits["processes"] + 2,  # the supervisor and a forker are counted with them
+        resource.RLIMIT_FSIZE: limits["disk_mb"] << 20,
         resource.RLIMIT_STACK: _STACK_BYTES,
         resource.RLIMIT_MEMLOCK: 64 << 10,
         resource.RLIMIT_MSGQUEUE: 0,
     }
+
+
+def _own_limits(limits: dict[str, Any]) -> dict[int, int]:
+    """Those that a supervisor could not live with."""
+    megabyte = 1 << 20
+    values = {resource.RLIMIT_NOFILE: limits["open_files"]}
     if not limits["memory_cgroup"]:
         values[resource.RLIMIT_AS] = limits["memory_mb"] * megabyte + _mapped_bytes()
         values[resource.RLIMIT_DATA] = limits["memory_mb"] * megabyte
+    return values
+
+
+def _apply(values: dict[int, int]) -> None:
     for which, value in values.items():
         hard = resource.getrlimit(which)[1]
         capped = value if hard == resource.RLIM_INFINITY else min(value, hard)
@@ -79,40 +107,50 @@ def _mapped_bytes() -> int:
 
 
 def spawn(
-    streams: tuple[int, int, int], keep: set[int], spec: dict[str, Any], body: Callable[[], NoReturn]
+    streams: tuple[int, int, int],
+    keep: set[int],
+    spec: dict[str, Any],
+    body: Callable[[], NoReturn],
+    *,
+    dumpable: bool = True,
 ) -> int:
-    """Fork a confined process that runs guest code, and return its pid.
+    """Fork a confined process and return its pid.
 
     ``streams`` become its standard input, output and error; of the other descriptors only ``keep`` stay open.
+    ``dumpable``: whether guests may look into it, as a process that runs guest code must allow.
     """
+    leave = os._exit  # guest code may rebind the original
     pid = os.fork()
     if pid:
         return pid
     try:
         _become_guest(streams, keep, spec)
+        # Only now, with the filter on, may other guests look into it: before, one could write itself into
+        # its memory and run unfiltered. It has to be allowed, or it could not read its own /proc/self.
+        linux.set_dumpable(dumpable)
         body()
     except BaseException as error:  # noqa: BLE001
         # the caller's frames must never run in the copy
         os.write(2, f"sandbox: {type(error).__name__}: {error}\n".encode(errors="replace"))
     finally:
-        os._exit(127)
+        leave(127)
 
 
 def _become_guest(streams: tuple[int, int, int], keep: set[int], spec: dict[str, Any]) -> None:
     signal.set_wakeup_fd(-1)
     for which in (signal.SIGCHLD, signal.SIGINT, signal.SIGPIPE):
-        signal.signal(which, signal.SIG_DFL)
+        _signal.signal(which, _signal.SIG_DFL)
     os.setsid()
     for target, fd in enumerate(streams):
         os.dup2(fd, target)
     linux.close_all_but({0, 1, 2} | keep)
-    _apply_limits(spec["limits"])
-    linux.load_seccomp(spec["seccomp"])
-    # Only now, with the filter on, may other guests look into it: before, one could write itself into its
-    # memory and run unfiltered. It has to be allowed, or the process could not read its own /proc/self.
-    linux.set_dumpable(True)
+    _apply(_own_limits(spec["limits"]))
+    if not spec.get("confined"):
+        _apply(_lasting_limits(spec["limits"]))
+        linux.load_seccomp(spec["seccomp"])
     try:
-        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-            file.write(_OOM_SCORE)
+        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
     except OSError:
-        pass  # only a preference
+        return  # only a preference
+    os.write(fd, _OOM_SCORE)
+    os.close(fd)

@@ -5,19 +5,20 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Sequence
 
 _ROOTS = ("/workspace", "/tmp")
 _TRIES = 8
 
 
-def _split(path: str) -> tuple[str, list[str]]:
-    root, rest = _ROOTS[0], path
-    for candidate in _ROOTS:
+def _split(path: str, roots: Sequence[str]) -> tuple[str, list[str]]:
+    root, rest = roots[0], path
+    for candidate in roots:
         if path.startswith(candidate + "/"):
             root, rest = candidate, path[len(candidate) + 1 :]
     parts = [part for part in rest.split("/") if part not in ("", ".")]
     if rest.startswith("/") or ".." in parts or not parts or "\0" in path:
-        raise OSError(errno.EACCES, "not a path inside /workspace or /tmp")
+        raise OSError(errno.EACCES, f"not a path inside {' or '.join(roots)}")
     return root, parts
 
 
@@ -40,9 +41,9 @@ def _folder(root: str, parts: list[str], make: bool) -> int:
     return fd
 
 
-def put(path: str, data: bytes) -> None:
+def put(path: str, data: bytes | memoryview, roots: Sequence[str] = _ROOTS) -> None:
     """Write a new file in place of whatever had the name; parent folders are made."""
-    root, parts = _split(path)
+    root, parts = _split(path, roots)
     folder = _folder(root, parts[:-1], make=True)
     try:
         fd = _create(parts[-1], folder)
@@ -69,9 +70,9 @@ def _create(name: str, folder: int) -> int:
     raise OSError(errno.EBUSY, "the name is taken again as soon as it is freed")
 
 
-def get(path: str, max_bytes: int) -> bytes:
+def get(path: str, max_bytes: int, roots: Sequence[str] = _ROOTS) -> bytes:
     """The content of a regular file of at most ``max_bytes``, holes counted."""
-    root, parts = _split(path)
+    root, parts = _split(path, roots)
     folder = _folder(root, parts[:-1], make=False)
     try:
         # without O_NONBLOCK a named pipe would hold us here

@@ -9,8 +9,8 @@ import resource
 import socket
 import struct
 
-CLONE_NEWNS = 0x00020000
-NEW_EVERYTHING = CLONE_NEWNS | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
+CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWPID = 0x00020000, 0x10000000, 0x20000000
+NEW_BUT_USER = CLONE_NEWNS | 0x02000000 | 0x04000000 | 0x08000000 | CLONE_NEWPID | 0x40000000
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
 MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
@@ -41,6 +41,11 @@ def _prctl(option: int, value: int, pointer: ctypes.c_void_p | None = None) -> i
 def unshare(flags: int) -> None:
     """Leave the namespaces named by ``flags`` for new ones."""
     _check(_libc.unshare(flags), f"unshare({flags:#x})")
+
+
+def setns(fd: int, kind: int = 0) -> None:
+    """Join the namespace behind a descriptor; for one of processes, that of the next child."""
+    _check(_libc.setns(fd, kind), "setns")
 
 
 def mount(source: str, target: str, kind: str | None, flags: int = 0, options: str = "") -> None:

@@ -16,10 +16,11 @@ _AUDIT = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _X32_BIT = 0x40000000
 
 # mount, cgroup, uts, ipc, user, pid, net
-_NEW_NAMESPACE = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
+NEW_NAMESPACE = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
 _AF_UNIX, _AF_INET, _AF_INET6 = 1, 2, 10
-_TIOCSTI, _TIOCLINUX, _TIOCSETD, _TIOCCONS = 0x5412, 0x541C, 0x5423, 0x541D
-_PERSONALITIES = (0, 0xFFFFFFFF)  # plain Linux, and "tell me"
+SOCKET_FAMILIES, PAIR_FAMILIES = (_AF_UNIX, _AF_INET, _AF_INET6), (_AF_UNIX,)
+TERMINAL_REQUESTS = (0x5412, 0x541C, 0x5423, 0x541D)  # TIOCSTI, TIOCLINUX, TIOCSETD, TIOCCONS
+PERSONALITIES = (0, 0xFFFFFFFF)  # plain Linux, and "tell me"
 
 Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, constant
 
@@ -52,14 +53,14 @@ def _rules() -> dict[str, list[Instruction]]:
     eperm = _ERRNO | errno.EPERM
     family = _ERRNO | errno.EAFNOSUPPORT
     return {
-        "clone": [_low(0), (_JSET, 0, 1, _NEW_NAMESPACE), _ret(eperm), _ret(_ALLOW)],
+        "clone": [_low(0), (_JSET, 0, 1, NEW_NAMESPACE), _ret(eperm), _ret(_ALLOW)],
         # its flags lie behind a pointer that a filter cannot follow; C libraries fall back to clone
         "clone3": [_refuse(errno.ENOSYS)],
         "memfd_create": [_refuse(errno.ENOSYS)],
-        "socket": [_low(0), *_any_of((_AF_UNIX, _AF_INET, _AF_INET6), _ALLOW, family)],
-        "socketpair": [_low(0), *_any_of((_AF_UNIX,), _ALLOW, family)],
-        "ioctl": [_low(1), *_any_of((_TIOCSTI, _TIOCLINUX, _TIOCSETD, _TIOCCONS), eperm, _ALLOW)],
-        "personality": [_low(0), *_any_of(_PERSONALITIES, _ALLOW, eperm)],
+        "socket": [_low(0), *_any_of(SOCKET_FAMILIES, _ALLOW, family)],
+        "socketpair": [_low(0), *_any_of(PAIR_FAMILIES, _ALLOW, family)],
+        "ioctl": [_low(1), *_any_of(TERMINAL_REQUESTS, eperm, _ALLOW)],
+        "personality": [_low(0), *_any_of(PERSONALITIES, _ALLOW, eperm)],
         # a process may change its own limits and read any, not change those of its supervisor
         "prlimit64": [
             _low(0), (_JEQ, 4, 0, 0),
@@ -88,10 +89,27 @@ def program(machine: str | None = None) -> bytes:
     ]
     if machine == "x86_64":
         code += [(_JGE, 0, 1, _X32_BIT), _ret(_KILL)]
-    for number in sorted(syscalls.allowed(machine).values()):
-        code += [(_JEQ, 0, 1, number), _ret(_ALLOW)]
-    rules = _rules()
-    for name, number in syscalls.checked(machine).items():
-        code += [(_JEQ, 0, len(rules[name]), number), *rules[name]]
-    code += [(_JGE, 0, 1, syscalls.NEWEST + 1), _refuse(errno.ENOSYS), _refuse(errno.EPERM)]
+    code += _search(_intervals(machine))
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
+
+
+def _intervals(machine: str) -> list[tuple[int, list[Instruction]]]:
+    """What to do with each run of call numbers: where the run begins, and code that ends in a verdict."""
+    verdicts = {number: [_ret(_ALLOW)] for number in syscalls.allowed(machine).values()}
+    rules = _rules()
+    verdicts |= {number: rules[name] for name, number in syscalls.checked(machine).items()}
+    found: list[tuple[int, list[Instruction]]] = []
+    for number in range(syscalls.NEWEST + 1):
+        verdict = verdicts.get(number, [_refuse(errno.EPERM)])
+        if not found or found[-1][1] != verdict:
+            found.append((number, verdict))
+    return [*found, (syscalls.NEWEST + 1, [_refuse(errno.ENOSYS)])]
+
+
+def _search(intervals: list[tuple[int, list[Instruction]]]) -> list[Instruction]:
+    """A binary search: the kernel runs the filter over every call number there is when a process loads it."""
+    if len(intervals) == 1:
+        return intervals[0][1]
+    middle = len(intervals) // 2
+    below, above = _search(intervals[:middle]), _search(intervals[middle:])
+    return [(_JGE, len(below), 0, intervals[middle][0]), *below, *above]

@@ -2,7 +2,8 @@
 
 Everything absent is refused: mounting, namespaces, ptrace and friends, bpf, perf, io_uring, userfaultfd,
 keyrings, kernel modules, clocks, swap, raw file handles, memory that no limit counts (memfd, System V and
-POSIX message queues).
+POSIX message queues). `setns` is for `branch.move`: without a handle on a namespace of another session's,
+which only that session's supervisor gives out, it leads nowhere.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ pselect6:270:72 ppoll:271:73 set_robust_list:273:99 get_robust_list:274:100 spli
 sync_file_range:277:84 utimensat:280:88 epoll_pwait:281:22 timerfd_create:283:85 fallocate:285:47
 timerfd_settime:286:86 timerfd_gettime:287:87 accept4:288:242 signalfd4:289:74 eventfd2:290:19
 epoll_create1:291:20 dup3:292:24 pipe2:293:59 inotify_init1:294:26 preadv:295:69 pwritev:296:70
-recvmmsg:299:243 sendmmsg:307:269 getcpu:309:168 sched_getattr:315:275 renameat2:316:276
+recvmmsg:299:243 sendmmsg:307:269 setns:308:268 getcpu:309:168 sched_getattr:315:275 renameat2:316:276
 getrandom:318:278 execveat:322:281 membarrier:324:283 mlock2:325:284 copy_file_range:326:285
 preadv2:327:286 pwritev2:328:287 pkey_mprotect:329:288 pkey_alloc:330:289 pkey_free:331:290 statx:332:291
 rseq:334:293 pidfd_send_signal:424:424 pidfd_open:434:434 close_range:436:436 openat2:437:437

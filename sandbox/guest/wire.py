@@ -6,9 +6,13 @@ A frame is two big-endian 32-bit lengths, a JSON object, and a body of raw bytes
 from __future__ import annotations
 
 import json
+import mmap
 import socket
 import struct
+from collections.abc import Callable
 from typing import Any
+
+Buffer = bytearray | mmap.mmap
 
 PREFIX = struct.Struct("!II")
 MAX_HEADER = 1 << 20
@@ -46,17 +50,42 @@ def parse_header(text: bytes) -> dict[str, Any]:
     return header
 
 
-def receive(sock: socket.socket) -> tuple[dict[str, Any], bytes]:
-    """Read one frame from a blocking socket; EOFError when the other side is gone."""
-    header_size, body_size = lengths(_exactly(sock, PREFIX.size))
-    return parse_header(_exactly(sock, header_size)), _exactly(sock, body_size)
+def receive(
+    sock: socket.socket, room: Callable[[int], Buffer] = bytearray, fds: list[int] | None = None
+) -> tuple[dict[str, Any], memoryview]:
+    """Read one frame from a blocking socket, its body into memory that ``room`` makes, and a descriptor that
+    came with it into ``fds``.
+
+    Raises EOFError when the other side is gone.
+    """
+    prefix, passed, _, _ = socket.recv_fds(sock, PREFIX.size, 1 if fds is not None else 0)
+    if not prefix:
+        raise EOFError("the other side closed the connection")
+    if fds is not None:
+        fds += passed
+    rest = PREFIX.size - len(prefix)
+    header_size, body_size = lengths(prefix + bytes(_exactly(sock, bytearray(rest), rest)))
+    header = parse_header(bytes(_exactly(sock, bytearray(header_size), header_size)))
+    return header, _exactly(sock, room(body_size), body_size)
 
 
-def _exactly(sock: socket.socket, size: int) -> bytes:
-    data = bytearray()
-    while len(data) < size:
-        piece = sock.recv(min(size - len(data), 1 << 20))
+def _exactly(sock: socket.socket, memory: Buffer, size: int) -> memoryview:
+    view, got = memoryview(memory)[:size], 0
+    while got < size:
+        piece = sock.recv_into(view[got:])
         if not piece:
             raise EOFError("the other side closed the connection")
-        data += piece
-    return bytes(data)
+        got += piece
+    return view
+
+
+def send(sock: socket.socket, header: dict[str, Any], *body: bytes | memoryview) -> None:
+    """Write one frame to a blocking socket, without a copy of the parts of its body."""
+    text = json.dumps(header).encode()
+    parts = [memoryview(PREFIX.pack(len(text), sum(map(len, body))) + text)]
+    parts += [memoryview(part) for part in body]
+    sent = sock.sendmsg(parts)
+    for part in parts:
+        if sent < len(part):
+            sock.sendall(part[sent:])
+        sent = max(0, sent - len(part))

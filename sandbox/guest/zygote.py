@@ -1,7 +1,9 @@
-"""The warm process that sessions are forked from.
+"""The warm process that sessions are forked from, and its keeper.
 
-It answers one request per datagram on its control socket: the session's limits as JSON, and a socket for the
-session. It never runs guest code and never waits for a session.
+The keeper is bubblewrap's child, and the sandbox lasts for as long as it does. The zygote is a fork of it:
+should it die, the sessions that it made go on. It answers one request per datagram on its control socket:
+the session's limits as JSON, and a socket for the session. It never runs guest code and never waits for a
+session.
 """
 
 from __future__ import annotations
@@ -14,19 +16,23 @@ import signal
 import site
 import socket
 import sys
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from . import confine, linux, seccomp, wire
-from .supervisor import Supervisor
+from . import birth, linux, seccomp
 
 _MAX_REQUEST = 65_536
 _READY = b"ready"
 
 
 def main() -> NoReturn:
-    """Arguments: the control socket's number and a JSON object with ``path``, ``executable``, ``preload``."""
-    control = socket.socket(fileno=int(sys.argv[1]))
-    setup = json.loads(sys.argv[2])
+    """Arguments: the numbers of the control socket and the keeper's, and a JSON object with ``path``,
+    ``executable`` and ``preload``."""
+    control, life = (socket.socket(fileno=int(number)) for number in sys.argv[1:3])
+    setup = json.loads(sys.argv[3])
+    if os.fork():
+        control.close()
+        _keep(life)
+    life.close()
     sys.argv = [""]
     sys.path = [entry for entry in sys.path if entry != setup["own"]] + setup["path"]
     sys.executable = setup["executable"]
@@ -48,55 +54,19 @@ def main() -> NoReturn:
     _serve(control, program)
 
 
+def _keep(life: socket.socket) -> NoReturn:
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while life.recv(1):
+        continue  # nothing is ever sent
+    os._exit(0)  # the host is gone: the pid namespace, and every session in it, ends with us
+
+
 def _serve(control: socket.socket, program: bytes) -> NoReturn:
     while True:
-        request, fds, _, _ = socket.recv_fds(control, _MAX_REQUEST, 1)
+        request, fds, _, _ = socket.recv_fds(control, _MAX_REQUEST, 2)
         if not request:
-            os._exit(0)  # the host is gone: our pid namespace, and every session in it, ends with us
+            os._exit(0)  # the host is gone
         if os.fork() == 0:
-            _start(fds[0], json.loads(request), program)
+            birth.start(fds, json.loads(request), program)
         for fd in fds:
             os.close(fd)
-
-
-def _start(fd: int, limits: dict[str, Any], program: bytes) -> NoReturn:
-    """In a fork: enter new namespaces, start the supervisor in them, send the host a handle on it, and go."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    linux.close_all_but({0, 1, 2, fd})
-    host = socket.socket(fileno=fd)
-    null = os.open("/dev/null", os.O_RDWR)
-    for target in (0, 1, 2):
-        os.dup2(null, target)
-    os.close(null)
-    try:
-        confine.new_namespaces()
-        pid = os.fork()
-        if pid == 0:
-            _supervise(host, limits, program)
-        socket.send_fds(host, [wire.encode({"hello": 1})], [os.pidfd_open(pid)])
-    except BaseException as error:  # noqa: BLE001  reported, and the process ends: zygote code must not run in the copy
-        _fail(host, error)
-    os._exit(0)
-
-
-def _supervise(host: socket.socket, limits: dict[str, Any], program: bytes) -> NoReturn:
-    try:
-        confine.furnish(limits["disk_mb"], limits["inodes"])
-        confine.seal()
-        header, _ = wire.receive(host)  # the host has put this process into its cgroup
-        host.sendall(wire.encode({"ready": 1}))
-        limits["memory_cgroup"] = bool(header["memory_cgroup"])
-        Supervisor(host, {"limits": limits, "seccomp": program}).serve()
-    except EOFError:
-        os._exit(0)
-    except BaseException as error:  # noqa: BLE001  reported too
-        _fail(host, error)
-    finally:
-        os._exit(1)
-
-
-def _fail(host: socket.socket, error: BaseException) -> None:
-    try:
-        host.sendall(wire.encode({"failed": f"{type(error).__name__}: {error}"}))
-    except OSError:
-        pass  # the host is gone too

@@ -10,7 +10,7 @@ import pytest
 
 from agentrl.sandbox import NamespaceSandbox, Session
 
-sys.path.insert(0, str(Path(__file__).parent))  # the tests share `attacks` and `process_tree`
+sys.path.insert(0, str(Path(__file__).parent))  # the tests share `process_tree`
 
 
 @pytest.fixture(scope="session")

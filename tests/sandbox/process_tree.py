@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
+
+from agentrl.sandbox.conformance.traces import descendants
+
+__all__ = ["alive", "descendants", "wait_until_gone"]
 
 
 def _state_and_parent(pid: int) -> tuple[str, int]:
@@ -18,23 +21,6 @@ def _state_and_parent(pid: int) -> tuple[str, int]:
 def alive(pid: int) -> bool:
     """Whether a process exists and is more than an entry waiting to be collected."""
     return _state_and_parent(pid)[0] not in "XZ"
-
-
-def descendants(root: int) -> set[int]:
-    """All living processes below ``root``."""
-    parents: dict[int, list[int]] = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            state, parent = _state_and_parent(int(name))
-            if state not in "XZ":
-                parents.setdefault(parent, []).append(int(name))
-    found: set[int] = set()
-    todo = [root]
-    while todo:
-        children = parents.get(todo.pop(), [])
-        found.update(children)
-        todo.extend(children)
-    return found
 
 
 def wait_until_gone(pids: set[int], seconds: float = 10.0) -> set[int]:

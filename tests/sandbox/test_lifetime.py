@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -95,7 +96,61 @@ def test_killing_the_host_process_ends_everything(isolation: None) -> None:
     assert not _group_folders(process.pid)
 
 
-async def test_a_dead_zygote_is_infrastructure_and_is_replaced(sandbox: NamespaceSandbox) -> None:
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _zygote_pids(sandbox: NamespaceSandbox) -> list[int]:
+    """bubblewrap, its process 1, the keeper, the zygote."""
+    found = []
+    for zygote in sandbox._zygotes.values():
+        pid = zygote._process.pid
+        for _ in range(3):
+            (pid,) = _children(pid)
+        found.append(pid)
+    return found
+
+
+async def test_a_dead_zygote_takes_no_session_with_it(sandbox: NamespaceSandbox) -> None:
+    session, other = await sandbox.create(), await sandbox.create()
+    await session.run_cell("x = 1")
+    call = asyncio.create_task(session.run_cell("import time; time.sleep(1); x + 1"))
+    await asyncio.sleep(0.1)
+    for pid in _zygote_pids(sandbox):
+        os.kill(pid, signal.SIGKILL)
+    async with await sandbox.create() as fresh:
+        assert (await fresh.run_cell("1")).stdout == "1\n"
+    assert (await call).stdout == "2\n"
+    await other.put("n", b"2")
+    assert (await other.run_cell("open('n').read()")).stdout == "'2'\n"
+    assert (await sandbox.run("print(3)")).stdout == "3\n"
+    old = next(iter(sandbox._retired))
+    await session.close()
+    await other.close()
+    assert not sandbox._retired
+    await asyncio.gather(*sandbox._stopping)
+    assert not old.alive
+
+
+async def test_sessions_are_made_while_zygotes_are_killed(sandbox: NamespaceSandbox) -> None:
+    """A request that a dying zygote took is made again, or there is a typed error."""
+
+    async def episode() -> str:
+        async with await sandbox.create() as session:
+            return (await session.run_cell("print('made')")).stdout
+
+    await episode()
+    for _ in range(5):
+        episodes = [asyncio.create_task(episode()) for _ in range(10)]
+        await asyncio.sleep(0)
+        for pid in _zygote_pids(sandbox):
+            os.kill(pid, signal.SIGKILL)
+        for outcome in await asyncio.gather(*episodes, return_exceptions=True):
+            assert outcome == "made\n" or isinstance(outcome, SandboxError), outcome
+        assert await episode() == "made\n"
+
+
+async def test_a_dead_bubblewrap_is_infrastructure_and_is_replaced(sandbox: NamespaceSandbox) -> None:
     session = await sandbox.create()
     assert (await session.run_cell("1")).status is Status.ok
     call = asyncio.create_task(session.run_cell("import time; time.sleep(60)"))
@@ -154,8 +209,9 @@ def test_an_ordinary_user_can_use_it(isolation: None, tmp_path: Path) -> None:
     shutil.copy(_ROOT / "agentrl" / "errors.py", package)
     (package / "__init__.py").touch()
     shutil.copytree(_ROOT / "sandbox", package / "sandbox")
-    for folder in (tmp_path.parents[0], tmp_path.parents[1], tmp_path):
-        folder.chmod(0o755)
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.is_relative_to(tempfile.gettempdir()) and folder != Path(tempfile.gettempdir()):
+            folder.chmod(0o755)
     done = subprocess.run(
         [python, "-c", _ORDINARY],
         env={"PYTHONPATH": str(tmp_path / "code"), "PATH": os.environ["PATH"]},

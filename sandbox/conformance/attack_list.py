@@ -2,18 +2,24 @@
 
 A snippet prints ESCAPED (never spelled out in its source) only if the abuse worked, and most print BLOCKED if
 not. Placeholders: {CANARY} a file of the host, {PORT} a listener on the host's loopback, {SECRET} the name of
-a variable in the host's environment.
+a variable in the host's environment. `read_attacks` reads more of them from a file.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+
+from agentrl.errors import DataError
 
 
 @dataclass(frozen=True)
 class Attack:
-    """``ends``: the statuses the call may end with; ``works_outside``: unconfined, it really does escape."""
+    """``ends``: the statuses the call may end with; ``works_outside``: unconfined, it really does escape, and
+    does no harm by it. ``stopped``: it goes on until it is stopped. ``attempted``: it says BLOCKED if it
+    failed, so that silence means that it was never made."""
 
     name: str
     category: str
@@ -21,6 +27,8 @@ class Attack:
     code: str
     ends: frozenset[str]
     works_outside: bool = False
+    stopped: bool = False
+    attempted: bool = False
 
 
 DONE = frozenset(("ok", "error"))
@@ -277,19 +285,63 @@ def _snippets() -> Iterator[Attack]:
         outside = "works-outside" in words
         ends = [word for word in words if word != "works-outside"]
         allowed = LIMITED if ends == ["limited"] else frozenset(ends[0].split("|")) if ends else DONE
-        yield Attack(name, category, tool, code, allowed, outside)
+        yield Attack(
+            name, category, tool, code, allowed, outside,
+            stopped="timeout" in allowed, attempted=allowed == DONE and not outside,
+        )  # fmt: skip
 
 
 def _all() -> Iterator[Attack]:
     for line in _TRIES.strip().splitlines():
         head, _, expression = line.partition(": ")
         category, name = head.split()
-        yield Attack(name, category, "python", _TRY.format(expression=expression), DONE)
+        yield Attack(name, category, "python", _TRY.format(expression=expression), DONE, attempted=True)
     for line in _SYSCALLS.strip().splitlines():
         head, _, arguments = line.partition(": ")
         name, x86, arm = head.split()
-        yield Attack(name, "privilege", "python", _CALL.format(x86=x86, arm=arm, arguments=arguments), DONE)
+        code = _CALL.format(x86=x86, arm=arm, arguments=arguments)
+        yield Attack(name, "privilege", "python", code, DONE, attempted=True)
     yield from _snippets()
 
 
 ATTACKS: tuple[Attack, ...] = tuple(_all())
+
+_TYPED = frozenset(("ok", "error", "timeout", "oom", "output_limit", "crashed"))
+_BY_ORACLE = {
+    "no_marker": _TYPED,
+    "bounded": _TYPED,
+    "typed": _TYPED,
+    "sql_error": frozenset(("error", "timeout", "oom", "crashed")),
+}
+
+
+def read_attacks(file: Path) -> tuple[Attack, ...]:
+    """Attacks from a file of JSON lines with ``id``, ``category``, ``tool``, ``code`` and ``oracle``.
+
+    The oracle says what has to come of it, besides nothing's escaping: ``no_marker`` and ``typed`` a typed
+    result; ``bounded`` one in time, by a limit if the category is ``resource``; ``sql_error`` a refusal.
+
+    Raises:
+        DataError: the file cannot be read, or a line is no attack.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except OSError as problem:
+        raise DataError(f"{file} cannot be read: {problem.strerror}") from None
+    return tuple(_read(file, number, line) for number, line in enumerate(lines, 1) if line.strip())
+
+
+def _read(file: Path, number: int, line: str) -> Attack:
+    try:
+        entry = json.loads(line)
+        bounded = entry["oracle"] == "bounded"
+        ends = LIMITED - {"error"} if bounded and entry["category"] == "resource" else None
+        return Attack(
+            entry["id"], entry["category"], entry["tool"], entry["code"],
+            ends or _BY_ORACLE[entry["oracle"]], stopped=bounded,
+        )  # fmt: skip
+    except (ValueError, TypeError, KeyError) as problem:
+        raise DataError(
+            f"{file}, line {number} is no attack ({type(problem).__name__}: {problem}). It needs id, "
+            f"category, tool, code and oracle, which is one of {', '.join(_BY_ORACLE)}."
+        ) from None
