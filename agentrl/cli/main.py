@@ -6,8 +6,9 @@ import functools
 import os
 import sys
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, ParamSpec
+from typing import Annotated, Literal, ParamSpec
 
 import typer
 
@@ -26,6 +27,11 @@ envs_app = typer.Typer(
     help="List the environments that are installed, or show one.", invoke_without_command=True
 )
 app.add_typer(envs_app, name="envs")
+sandbox_app = typer.Typer(
+    help="Show the isolation that this machine offers, check it, or run a snippet in it.",
+    invoke_without_command=True,
+)
+app.add_typer(sandbox_app, name="sandbox")
 
 EnvName = Annotated[
     str,
@@ -37,7 +43,20 @@ Words = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE", help="Settings, for example steps=10 or algorithm.name=ppo."),
 ]
+
+
+class LogFormat(StrEnum):
+    """How a server logs."""
+
+    json = "json"
+    text = "text"
+    none = "none"
+
+
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, a run's name, or 'last'.")]
+BackendOptions = Annotated[
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Options of the backend.")
+]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder of run folders.")]
 Plain = Annotated[bool, typer.Option("--plain", help="Write plain lines even in a terminal.")]
 
@@ -108,6 +127,69 @@ def evaluate(
     from agentrl.cli import evaluate as command
 
     return command.evaluate(env, settings or [], split=split, plain=plain)
+
+
+@app.command()
+@reported
+def serve(
+    tools: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="TOOL", help="Tools to offer, as 'code{seconds: 5}'; default: all installed."),
+    ] = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", help="Port to listen on; 0 takes a free one.")] = 8000,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            "--token", envvar="AGENTRL_TOKEN", help="What callers must show; needed beyond loopback."
+        ),
+    ] = None,
+    sandbox: Annotated[str, typer.Option("--sandbox", help="Isolation backend.")] = "auto",
+    sessions: Annotated[int, typer.Option("--sessions", help="Sessions that may be open.")] = 1024,
+    idle: Annotated[float, typer.Option("--idle", help="Seconds after which an idle session ends.")] = 900,
+    lifetime: Annotated[
+        float, typer.Option("--lifetime", help="Seconds after which any session ends.")
+    ] = 7200,
+    at_once: Annotated[int, typer.Option("--at-once", help="Calls that may ever run at once.")] = 512,
+    queue: Annotated[int, typer.Option("--queue", help="Calls that may wait.")] = 4096,
+    seconds: Annotated[float, typer.Option("--seconds", help="Longest call of a tool without a limit.")] = 60,
+    drain: Annotated[float, typer.Option("--drain", help="Seconds that running calls get at the end.")] = 30,
+    workers: Annotated[
+        int,
+        typer.Option(
+            "--workers", min=0, help="Servers behind this one; default: none, or with --ray one on each node."
+        ),
+    ] = 0,
+    ray: Annotated[bool, typer.Option("--ray", help="Workers are spread over a Ray cluster.")] = False,
+    ray_address: Annotated[
+        str | None, typer.Option("--ray-address", help="The cluster, as HOST:PORT; default: this machine's.")
+    ] = None,
+    log: Annotated[
+        LogFormat, typer.Option("--log", help="Logs on stderr; none: warnings only.")
+    ] = LogFormat.json,
+) -> int:
+    """Offer tools over HTTP, in the sandbox, to any client of the protocols it speaks."""
+    from agentrl.cli import serve as command
+    from agentrl.serve.local import SessionLimits
+    from agentrl.serve.server import ServeSettings
+
+    settings = ServeSettings(
+        tools=tools or [],
+        address=host,
+        port=port,
+        token=token,
+        sandbox=sandbox,
+        limits=SessionLimits(most=sessions, idle_seconds=idle, total_seconds=lifetime),
+        most_at_once=at_once,
+        queue=queue,
+        call_seconds=seconds,
+        drain_seconds=drain,
+    )
+    if ray or ray_address:
+        return command.run_cluster(settings, log, workers, ray_address)
+    if workers:
+        return command.run_processes(settings, log, workers)
+    return command.run(settings, log)
 
 
 @app.command()
@@ -187,3 +269,89 @@ def init(
     from agentrl.cli import runs as command
 
     return command.init(path)
+
+
+@sandbox_app.callback()
+def sandbox(context: typer.Context) -> None:
+    """Show the isolation that this machine offers, check it, or run a snippet in it."""
+    if context.invoked_subcommand is None:
+        _list_sandboxes()
+
+
+@reported
+def _list_sandboxes() -> int:
+    from agentrl.cli import sandbox as command
+
+    return command.overview()
+
+
+@sandbox_app.command()
+@reported
+def check(
+    backend: Annotated[
+        str, typer.Argument(metavar="BACKEND", help="A name, a dotted path (package.module:Class) or a file.")
+    ],
+    options: BackendOptions = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="GROUP", help="A group or check; may be repeated.")
+    ] = None,
+    attacks: Annotated[
+        Path | None, typer.Option("--attacks", metavar="FILE", help="More attacks, as JSON lines.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object at the end.")] = False,
+) -> int:
+    """Check that a sandbox backend keeps what every backend promises, attacks included."""
+    from agentrl.cli import sandbox as command
+
+    return command.check(backend, options or [], only=only or [], attacks=attacks, as_json=as_json)
+
+
+@sandbox_app.command()
+@reported
+def image(
+    packages: Annotated[
+        list[str] | None, typer.Argument(metavar="PACKAGE", help="Debian packages in it; default: numpy's.")
+    ] = None,
+    from_registry: Annotated[
+        bool, typer.Option("--from-registry", help="Start from Docker Hub's debian:12-slim, not debootstrap.")
+    ] = False,
+) -> int:
+    """Build the image that the docker backend runs sessions in."""
+    from agentrl.cli import sandbox as command
+
+    return command.image(packages or [], from_registry=from_registry)
+
+
+@sandbox_app.command(name="exec")
+@reported
+def execute(
+    file: Annotated[str, typer.Argument(metavar="FILE|-", help="The snippet; - reads standard input.")],
+    options: BackendOptions = None,
+    backend: Annotated[str, typer.Option("--backend", help="A backend's name, path or file.")] = "auto",
+    timeout: Annotated[float, typer.Option("--timeout", metavar="S", help="Seconds of wall time.")] = 10.0,
+    lang: Annotated[
+        Literal["python", "bash"], typer.Option("--lang", help="What to run it with.")
+    ] = "python",
+    cpu: Annotated[
+        float | None, typer.Option("--cpu", metavar="S", help="Seconds of CPU time; default: the timeout.")
+    ] = None,
+    memory: Annotated[int, typer.Option("--memory", metavar="MB", help="MiB of memory.")] = 512,
+    processes: Annotated[int, typer.Option("--processes", help="Processes and threads.")] = 32,
+    disk: Annotated[int, typer.Option("--disk", metavar="MB", help="MiB of files.")] = 64,
+    inodes: Annotated[int, typer.Option("--inodes", help="Files and folders.")] = 4096,
+    open_files: Annotated[int, typer.Option("--open-files", help="Descriptors per process.")] = 128,
+    output: Annotated[
+        int, typer.Option("--output", metavar="BYTES", help="Bytes of stdout and of stderr that are kept.")
+    ] = 65_536,
+    network: Annotated[bool, typer.Option("--network", help="With a network, where there is one.")] = False,
+) -> int:
+    """Run one snippet in a sandbox and print its typed result as a JSON object."""
+    from agentrl.cli import sandbox as command
+    from agentrl.sandbox import Limits
+
+    limits = Limits(
+        wall_seconds=timeout, cpu_seconds=timeout if cpu is None else cpu, memory_mb=memory,
+        processes=processes, disk_mb=disk, inodes=inodes, open_files=open_files, output_bytes=output,
+        network=network,
+    )  # fmt: skip
+    return command.run(file, options or [], backend=backend, language=lang, limits=limits)

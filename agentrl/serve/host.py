@@ -91,6 +91,13 @@ class ToolHost(ABC):
     async def end(self, session: str) -> None:
         """End a session: stop what it runs and free what it holds. Unknown names are no error."""
 
+    def check_ready(self) -> None:  # noqa: B027  most are, always
+        """See whether calls are taken.
+
+        Raises:
+            ServerBusy: they are not, for now or for good.
+        """
+
     @abstractmethod
     async def close(self) -> None:
         """End every session and free everything. May be called twice."""
