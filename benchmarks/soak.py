@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import random
 import tempfile
@@ -75,6 +76,7 @@ class Soak:
     def __init__(self, http: aiohttp.ClientSession, url: str, calls: int) -> None:
         self._http, self._url, self._left = http, url, calls
         self._draw = random.Random(0)
+        self._sessions = itertools.count()
         self.answers: dict[str, int] = {}
 
     def _program(self) -> str:
@@ -92,7 +94,7 @@ class Soak:
                 self._left -= 1
                 await self._call("/v1/calls", {"tool": "code", "arguments": {"code": self._program()}})
                 continue
-            session = f"soak-{number}-{self._left}"
+            session = f"soak-{next(self._sessions)}"
             await self._post(f"/v1/sessions/{session}", {})
             for index in range(SESSION_CALLS):
                 self._left -= 1
@@ -119,7 +121,7 @@ async def soak(calls: int) -> tuple[Held, Held, dict[str, int]]:
     """What was held after the first tenth and at the end, and how calls were answered."""
     connector = aiohttp.TCPConnector(limit=0)
     async with (
-        served("code:seconds=1", "python:seconds=1") as server,
+        served("code{seconds: 1}", "python{seconds: 1}") as server,
         aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(600)) as http,
     ):
         work = Soak(http, server.url, calls)

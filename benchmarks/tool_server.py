@@ -92,17 +92,17 @@ async def measure(forks: Mapping[str, BareFork], seconds: float) -> dict[str, di
     """Every subject under every number of callers, one after the other."""
     loads: dict[str, dict[int, Load]] = {}
     async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(served("code:preload=[numpy]"))
+        plain = await stack.enter_async_context(served("code", "--log", "none"))
+        numpy = await stack.enter_async_context(served("code{preload: [numpy]}", "--log", "none"))
         http = await stack.enter_async_context(
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(300))
         )
         firejail = await firejail_server(stack)
-        ours = server_call(http, server.url)
         subjects: dict[str, tuple[Call, str, tuple[int, ...], int | None]] = {
             "bare fork, print": (fork_call(forks[PLAIN]), PLAIN, CALLERS, None),
-            "agentrl serve, print": (ours, PLAIN, CALLERS, server.pid),
+            "agentrl serve, print": (server_call(http, plain.url), PLAIN, CALLERS, plain.pid),
             "bare fork, numpy": (fork_call(forks[NUMPY]), NUMPY, CALLERS, None),
-            "agentrl serve, numpy": (ours, NUMPY, CALLERS, server.pid),
+            "agentrl serve, numpy": (server_call(http, numpy.url), NUMPY, CALLERS, numpy.pid),
         }
         if firejail is not None:
             subjects["firejail per call, print"] = (server_call(http, firejail), PLAIN, (1, 16, 64), None)
