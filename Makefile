@@ -1,6 +1,8 @@
 # The commands of this project; `make help` lists them.
 SHELL := /bin/bash
 BIN := .venv/bin
+# Two tests at a time, of different files.
+SIDE_BY_SIDE := -n 2 --dist loadgroup
 DOMAIN ?= math
 # More settings for `make train`, as agentrl takes them: make train ARGS="steps=5"
 ARGS ?=
@@ -19,10 +21,10 @@ train: setup ## set up, then train DOMAIN (math) on this machine
 
 test: lint ## set up, then format, lint, types and every test (15 minutes at most)
 	@tests/packages.sh
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
-check: lint ## the inner loop: the same without the tests of the training stack (2 minutes at most)
-	@$(BIN)/python -m pytest -q -m "not stack"
+check: lint ## the inner loop: the same without training, containers and attacks (2 minutes at most)
+	@$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m "not stack and not slow"
 
 lint: setup ## format, lint and types only
 	@$(BIN)/ruff format --check --quiet . || { echo "Some files are not formatted: run 'make format'."; exit 1; }
