@@ -30,9 +30,14 @@ _SPARE_PROCESSES = 8  # room for the supervisor to act when guests have used up 
 
 # Outlives us, if only for a moment: when our end of its standard input closes, it ends what is left and
 # removes it.
+#
+# The outer shell leaves it behind as nobody's child: whoever ends our process may end its children with it,
+# as Ray does, and this one in mid-work.
 _JANITOR = """
+exec 3<&0
+(
 trap '' HUP INT TERM
-cat >/dev/null
+cat <&3 >/dev/null
 n=0
 while [ $n -lt 100 ]; do
   left=0
@@ -48,6 +53,7 @@ while [ $n -lt 100 ]; do
   n=$((n + 1))
   sleep 0.1
 done
+) &
 """
 
 
@@ -199,9 +205,10 @@ class Groups:
         arguments = [str(place.folder) for place in self._places]
         self._janitor = subprocess.Popen(
             ["/bin/sh", "-c", _JANITOR, "agentrl-janitor", *arguments],
-            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             env={"PATH": "/usr/bin:/bin"}, cwd="/", start_new_session=True,
         )  # fmt: skip
+        self._janitor.wait()
 
     def create(self, name: str, limits: Limits) -> Group:
         """A limited group for a session."""
@@ -220,9 +227,10 @@ class Groups:
     async def remove(self) -> None:
         """Delete the sandbox's own groups; the sessions' must be gone. The janitor goes home."""
         await Group(self._places).remove()
-        if self._janitor is not None and self._janitor.stdin is not None:
+        if self._janitor is not None and self._janitor.stdin is not None and self._janitor.stdout is not None:
             self._janitor.stdin.close()
-            await asyncio.to_thread(self._janitor.wait)
+            with self._janitor.stdout as end:
+                await asyncio.to_thread(end.read)  # it holds the other end for as long as it lives
 
 
 def find() -> tuple[tuple[Hierarchy, ...] | None, str]:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -193,6 +194,35 @@ def test_the_view_shows_nothing_of_the_temporary_folder(isolation: None, tmp_pat
 async def _open_and_close() -> None:
     async with NamespaceSandbox() as sandbox, await sandbox.create() as session:
         await session.exec("touch /tmp/leak; echo x > leak")
+
+
+_KILLED_WITH_ITS_CHILDREN = """
+import asyncio, os, signal
+from agentrl.sandbox import NamespaceSandbox
+
+async def main():
+    sandbox = NamespaceSandbox()
+    session = await sandbox.create()
+    await session.run_cell("1")
+    print(os.getpid(), flush=True)
+    for child in open(f"/proc/self/task/{os.getpid()}/children").read().split():
+        os.kill(int(child), signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+def test_a_process_killed_together_with_its_children_leaves_no_control_group(isolation: None) -> None:
+    """As a Ray worker ends: Ray kills its children with it, and they must not include who cleans up."""
+    done = subprocess.run(
+        [sys.executable, "-c", _KILLED_WITH_ITS_CHILDREN], stdout=subprocess.PIPE, text=True, timeout=60
+    )
+    pid = int(done.stdout)
+    deadline = time.monotonic() + 20
+    while left := list(Path("/sys/fs/cgroup").glob(f"*/agentrl-{pid}-*")):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="already run by an ordinary user")
