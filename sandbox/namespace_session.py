@@ -191,6 +191,7 @@ class NamespaceSession(Session):
         ours, theirs = socket.socketpair()
         with ours, theirs:
             header = await parent._answer({"op": "fork"}, ours.fileno())
+            ours.close()  # the parent has it now: should that end, our zygote is to hear of it
             await self.start(bridge=theirs)
         self._parent = parent
         parent._forks.add(self)
@@ -283,7 +284,7 @@ class NamespaceSession(Session):
                     await self._writer.drain()
                 else:  # nothing else is on its way: the last request was answered
                     socket.send_fds(self._socket, [wire.encode(request, body)], [fd])
-                return await self._receive()
+                header, answer = await self._receive()
         except asyncio.CancelledError:
             self._lose("a call was cancelled")  # its answer would be taken for that of the next
             raise
@@ -292,6 +293,9 @@ class NamespaceSession(Session):
             raise SandboxError(
                 f"session {self._id} answered with something that is no frame: {error}"
             ) from error
+        if "failed" in header:
+            raise EOFError(header["failed"])
+        return header, answer
 
     def _usable(self) -> None:
         if self._closing is not None:

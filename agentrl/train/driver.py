@@ -98,7 +98,7 @@ def _train(folder: Path, runtime: Runtime) -> None:
 
 
 def _ray_settings(runtime: Runtime, composed: Any) -> dict[str, Any]:
-    """Arguments of ``ray.init``: a cluster's address, or a local one with verl's environment."""
+    """Arguments of ``ray.init``: the cluster asked for, or one of our own, with verl's environment."""
     from omegaconf import OmegaConf
 
     settings: dict[str, Any] = dict(OmegaConf.to_container(composed.ray_kwargs.ray_init, resolve=True))
@@ -106,6 +106,9 @@ def _ray_settings(runtime: Runtime, composed: Any) -> dict[str, Any]:
         for local_only in ("num_cpus", "num_gpus", "include_dashboard"):
             settings.pop(local_only, None)
         settings["address"] = runtime.config.hardware.address
+    else:
+        # Ray would join whatever cluster runs on this machine, a tool server's for one.
+        settings["address"] = "local"
     settings["runtime_env"] = {
         "env_vars": {"TRANSFER_QUEUE_ENABLE": "1", "TOKENIZERS_PARALLELISM": "false", "NCCL_DEBUG": "WARN"}
     }

@@ -21,6 +21,7 @@ FOLDERS = ("/workspace", "/tmp", "/dev/shm")
 _NAMESPACES = ("user", "pid", "mnt", "net", "ipc", "uts", "cgroup")
 DESCRIPTORS = len(_NAMESPACES) + 4
 _CHUNK = 1 << 20
+_THREAD_ENDS = 100  # looks, a millisecond apart, whether a thread has ended
 _LINKS = "/proc/self/fd"
 _KEPT = ("CapInh", "CapPrm", "CapEff", "CapAmb")
 
@@ -136,12 +137,16 @@ class Threads(Exception):
 def move(descriptors: list[int]) -> tuple[int, int] | None:
     """Fork this process into another session. None in the original; in the copy, the descriptors that its
     commands come from and its verdicts go to."""
-    if len(os.listdir("/proc/self/task")) > 1:
-        raise Threads
-    child = os.fork()
+    child = -1
+    try:
+        if not _alone():
+            raise Threads
+        child = os.fork()
+    finally:
+        if child:
+            for fd in descriptors:
+                os.close(fd)
     if child:
-        for fd in descriptors:
-            os.close(fd)
         if os.waitpid(child, 0)[1]:
             raise OSError("it could not enter the new session")
         return None
@@ -149,6 +154,15 @@ def move(descriptors: list[int]) -> tuple[int, int] | None:
         return _arrive(descriptors)
     except BaseException:  # noqa: BLE001  the original's frames must not run in the copy
         os._exit(1)
+
+
+def _alone() -> bool:
+    """Whether this process has no other thread. One that has been joined may be a moment in ending."""
+    for _ in range(_THREAD_ENDS):
+        if len(os.listdir("/proc/self/task")) == 1:
+            return True
+        time.sleep(0.001)
+    return False
 
 
 def _arrive(descriptors: list[int]) -> tuple[int, int]:

@@ -7,6 +7,7 @@ call ended is decided here from exit codes, clocks and byte counts.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import selectors
@@ -71,7 +72,16 @@ class Supervisor:
     def serve(self) -> NoReturn:
         """Answer the host's requests until it goes away; the kernel then ends the whole namespace with us."""
         while True:
-            for key, _ in self._selector.select():
+            self._hear(None)
+
+    def _hear(self, seconds: float | None) -> None:
+        """Wait for something to happen, and see to it.
+
+        What is done about one event may see to others of the same moment, or close what they came from.
+        """
+        registered = self._selector.get_map()
+        for key, _ in self._selector.select(seconds):
+            if registered.get(key.fd) is key:
                 key.data()
 
     def _host_speaks(self) -> None:
@@ -104,7 +114,8 @@ class Supervisor:
         os._exit(0)
 
     def _children_changed(self) -> None:
-        os.read(self._wake, 4096)
+        with contextlib.suppress(BlockingIOError):  # a call that came at the same moment has heard of it
+            os.read(self._wake, 4096)
         self._ended.update(processes.reap())
         if not self._busy:
             self._settle()
@@ -277,7 +288,7 @@ class Supervisor:
     def invite(self, bridge: socket.socket) -> None:
         """As a fork: have the parent's interpreter, should it have one, send us a copy of itself."""
         self._invited = Interpreter(self._selector, self._scratch)
-        with bridge:
+        with bridge, contextlib.suppress(BrokenPipeError):  # a parent without an interpreter has hung up
             branch.invite(bridge, self._invited.theirs)
         self._invited.close_theirs()
 
@@ -341,8 +352,7 @@ class Supervisor:
                 next_tick = now + _TICK
                 if self._cpu() - cpu_before > cpu_limit:
                     return Outcome("timeout", f"killed after {cpu_limit:.1f} s of CPU time")
-            for key, _ in self._selector.select(min(started + wall, next_tick) - now):
-                key.data()
+            self._hear(min(started + wall, next_tick) - now)
 
     def _cpu(self) -> float:
         return processes.cpu_seconds(self._forked)

@@ -16,7 +16,7 @@ import pytest
 from process_tree import descendants, wait_until_gone
 
 from agentrl.errors import InfrastructureError, SandboxError, SessionLost
-from agentrl.sandbox import NamespaceSandbox, Status, cgroups
+from agentrl.sandbox import NamespaceSandbox, Status, cgroups, handles
 
 _ROOT = Path(__file__).resolve().parents[2]
 _HOST = """
@@ -182,6 +182,31 @@ async def test_a_session_whose_first_process_dies_is_lost(sandbox: NamespaceSand
     assert (await call).status is Status.session_lost
     assert (await session.run_cell("1")).status is Status.session_lost
     await session.close()
+
+
+async def test_a_process_that_ends_as_a_request_comes_costs_nothing(sandbox: NamespaceSandbox) -> None:
+    """The supervisor wakes to both at once, and its answer to the request takes the news of the other."""
+    async with await sandbox.create() as session:
+        await session.run_cell("x = 1")
+        for victim in ("sleep", "python"):  # one that a command left behind, then the interpreter
+            await session.exec("sleep 1000 >/dev/null 2>&1 &")
+            supervisor = handles.pid_of(session._pidfd)
+            pids = [pid for pid in descendants(supervisor) if victim in _command(pid)]
+            os.kill(supervisor, signal.SIGSTOP)
+            try:
+                call = asyncio.create_task(session.exec("echo heard"))
+                await asyncio.sleep(0.05)
+                for pid in pids:
+                    os.kill(pid, signal.SIGKILL)
+                assert pids and not wait_until_gone(set(pids))
+            finally:
+                os.kill(supervisor, signal.SIGCONT)
+            assert (await call).stdout == "heard\n"
+            assert (await session.run_cell("2")).stdout == "2\n"
+
+
+def _command(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text().split("\0")[0]
 
 
 async def test_a_bubblewrap_that_fails_is_an_infrastructure_error(monkeypatch: pytest.MonkeyPatch) -> None:
