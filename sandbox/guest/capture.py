@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import mmap
 import os
-import selectors
 from collections.abc import Sequence
 
+from .events import Events
 from .memory import unforked
 
 CHUNK = 1 << 16
@@ -48,15 +49,15 @@ class Streams:
     ``scratch`` is a room of CHUNK bytes to read into.
     """
 
-    def __init__(self, selector: selectors.BaseSelector, scratch: mmap.mmap) -> None:
-        self._selector, self._scratch = selector, scratch
+    def __init__(self, events: Events, scratch: mmap.mmap) -> None:
+        self._events, self._scratch = events, scratch
         self._capture: Capture | None = None
         pairs = (os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC))
         self._readers = [reader for reader, _ in pairs]
         self.writers = (pairs[0][1], pairs[1][1])
         for index, reader in enumerate(self._readers):
             os.set_blocking(reader, False)
-            selector.register(reader, selectors.EVENT_READ, lambda index=index: self._read(index))
+            events.watch(reader, functools.partial(self._read, index))
 
     def close_writers(self) -> None:
         """To be called once the guest process has its copies."""
@@ -91,7 +92,7 @@ class Streams:
 
     def _close(self, index: int) -> None:
         if self._readers[index] >= 0:
-            self._selector.unregister(self._readers[index])
+            self._events.forget(self._readers[index])
             os.close(self._readers[index])
             self._readers[index] = -1
 
@@ -129,19 +130,18 @@ class Feed:
 
     def __init__(
         self,
-        selector: selectors.BaseSelector,
+        events: Events,
         fd: int,
         parts: Sequence[bytes | mmap.mmap | memoryview],
         close_after: bool,
     ) -> None:
-        self._selector, self._fd, self._close_after = selector, fd, close_after
+        self._events, self._fd, self._close_after = events, fd, close_after
         self._views = [memoryview(part) for part in parts if len(part)]
-        self._active, self._registered = True, False
+        self._active = True
         os.set_blocking(fd, False)
         self._write()
         if self._active:
-            selector.register(fd, selectors.EVENT_WRITE, self._write)
-            self._registered = True
+            events.watch(fd, self._write, write=True)
 
     def _write(self) -> None:
         try:
@@ -159,7 +159,6 @@ class Feed:
         if self._active:
             self._active = False
             self._views.clear()
-            if self._registered:
-                self._selector.unregister(self._fd)
+            self._events.forget(self._fd)
             if self._close_after:
                 os.close(self._fd)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import mmap
 import os
-import selectors
 import socket
 
 from . import worker
 from .capture import Streams
+from .events import Events
 
 
 class Interpreter:
@@ -17,18 +17,18 @@ class Interpreter:
     ``theirs`` are the guest's ends: commands, verdicts, stdout, stderr.
     """
 
-    def __init__(self, selector: selectors.BaseSelector, scratch: mmap.mmap) -> None:
+    def __init__(self, events: Events, scratch: mmap.mmap) -> None:
         self.pid = -1
         self.spoke = False
         self.verdict: tuple[bytes, int] | None = None
-        self.streams = Streams(selector, scratch)
-        self._selector, self._heard, self._token = selector, bytearray(), b""
+        self.streams = Streams(events, scratch)
+        self._events, self._heard, self._token = events, bytearray(), b""
         ours, theirs = socket.socketpair()  # a socket, because a fork needs descriptors to be passed
         self.commands = ours.detach()
         self._verdicts, writer = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._verdicts, False)
         self.theirs = [theirs.detach(), writer, *self.streams.writers]
-        selector.register(self._verdicts, selectors.EVENT_READ, self._hear)
+        events.watch(self._verdicts, self._hear, urgent=True)
 
     def begin(self) -> bytes:
         """A token for the next command: only a verdict that bears it counts."""
@@ -47,7 +47,7 @@ class Interpreter:
         except BlockingIOError:
             return
         if not data:
-            self._selector.unregister(self._verdicts)
+            self._events.forget(self._verdicts)
         self.spoke = True
         self._heard += data
         at = self._heard.find(self._token) if self._token else -1
@@ -64,8 +64,7 @@ class Interpreter:
     def drop(self) -> Streams:
         """Let go of it; its output may still be coming."""
         self.close_theirs()
-        if self._verdicts in self._selector.get_map():
-            self._selector.unregister(self._verdicts)
+        self._events.forget(self._verdicts)
         os.close(self._verdicts)
         os.close(self.commands)
         return self.streams

@@ -12,10 +12,15 @@ _PASSES = 20
 def _fields(pid: int) -> list[bytes]:
     """The numbers of /proc/<pid>/stat from the state on; empty if the process is gone."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return []
+    try:
+        return os.read(fd, 4096).rpartition(b")")[2].split()
+    except OSError:
+        return []
+    finally:
+        os.close(fd)
 
 
 def all_pids() -> list[int]:

@@ -8,9 +8,9 @@ call ended is decided here from exit codes, clocks and byte counts.
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import select
-import selectors
 import signal
 import socket
 import time
@@ -20,12 +20,15 @@ from typing import Any, NoReturn
 from . import branch, confine, files, processes, script, wire, worker
 from .capture import CHUNK, Abandoned, Capture, Feed, Streams
 from .clean import Slate, remove_all
+from .events import Events
 from .forker import Forker
 from .interpreter import Interpreter
 from .memory import unforked
 from .outcome import Outcome, interpreter_end, program_outcome
 
 _TICK = 0.25  # seconds between looks at the CPU time used
+#: Seconds in which nobody looks at a call's output or CPU time: most are over by then, and cost much less.
+_PATIENCE = 0.05
 _FLOOD = 16  # a call that prints this many times its limit is stopped
 Answer = tuple[dict[str, Any], Sequence[bytes | memoryview]]  # a header and the parts of a body
 _SHELL_TICK = 1.0  # seconds between looks whether the last fork has ended
@@ -43,8 +46,9 @@ class Supervisor:
 
     def __init__(self, host: socket.socket, spec: dict[str, Any]) -> None:
         self._host, self._spec, self._limits = host, spec, spec["limits"]
-        self._selector = selectors.DefaultSelector()
+        self._events = Events()
         self._scratch = unforked(CHUNK)
+        self._input = unforked(CHUNK)
         self._output = unforked(self._limits["output_bytes"]), unforked(self._limits["output_bytes"])
         self._slate = Slate() if spec.get("confined") else None
         self._interpreter: Interpreter | None = None
@@ -57,8 +61,8 @@ class Supervisor:
         self._wake, wake_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
         signal.set_wakeup_fd(wake_writer, warn_on_full_buffer=False)
-        self._selector.register(self._wake, selectors.EVENT_READ, self._children_changed)
-        self._selector.register(host, selectors.EVENT_READ, self._host_speaks)
+        self._events.watch(self._wake, self._children_changed, urgent=True)
+        self._events.watch(host.fileno(), self._host_speaks, urgent=True)
         self._operations: dict[str, Callable[[dict[str, Any], memoryview], Answer]] = {
             "cell": self._cell, "exec": self._exec, "script": self._script,
             "put": self._put, "get": self._get,
@@ -72,23 +76,13 @@ class Supervisor:
     def serve(self) -> NoReturn:
         """Answer the host's requests until it goes away; the kernel then ends the whole namespace with us."""
         while True:
-            self._hear(None)
-
-    def _hear(self, seconds: float | None) -> None:
-        """Wait for something to happen, and see to it.
-
-        What is done about one event may see to others of the same moment, or close what they came from.
-        """
-        registered = self._selector.get_map()
-        for key, _ in self._selector.select(seconds):
-            if registered.get(key.fd) is key:
-                key.data()
+            self._events.hear(None)
 
     def _host_speaks(self) -> None:
         if self._busy:
             self._leave()  # nothing is sent during a call, so the host has hung up
         try:
-            request, body = wire.receive(self._host, unforked, self._passed)
+            request, body = wire.receive(self._host, self._room, self._passed)
         except (EOFError, ConnectionError):
             self._leave()
         self._settle()
@@ -100,6 +94,9 @@ class Supervisor:
             wire.send(self._host, header, *answer)
         except ConnectionError:
             self._leave()
+
+    def _room(self, size: int) -> mmap.mmap:
+        return self._input if size <= CHUNK else unforked(size)
 
     def _leave(self) -> NoReturn:
         """The host wants no more of us. Forks live in our namespaces, so we stay until the last has ended."""
@@ -155,7 +152,7 @@ class Supervisor:
         interpreter.streams.record(capture)
         self._cells += 1
         command = worker.COMMAND.pack(interpreter.begin(), self._cells, len(body))
-        feed = Feed(self._selector, interpreter.commands, (command, body), close_after=False)
+        feed = Feed(self._events, interpreter.commands, (command, body), close_after=False)
         outcome = self._watch(started, request["wall"], capture, lambda: self._cell_outcome(interpreter))
         feed.stop()
         interpreter.end()
@@ -171,7 +168,7 @@ class Supervisor:
         return self._reply(outcome, capture, started)
 
     def _start_interpreter(self) -> Interpreter:
-        interpreter = Interpreter(self._selector, self._scratch)
+        interpreter = Interpreter(self._events, self._scratch)
         commands, verdicts, out, err = interpreter.theirs
 
         def body() -> NoReturn:
@@ -222,7 +219,10 @@ class Supervisor:
     def _empty(self, slate: Slate) -> bool:
         """Leave no process but the idle forker, and no file; False if that is not certain."""
         forker = self._forker
-        if forker is None or not forker.alive or not processes.kill_all_but(forker.pid, forked=False):
+        if forker is None or not forker.alive:
+            return False
+        processes.reap()
+        if not forker.alone() and not processes.kill_all_but(forker.pid, forked=False):
             return False
         self._abandoned.close()
         self._ended.clear()
@@ -237,7 +237,7 @@ class Supervisor:
 
     def _forking(self, language: str, size: int) -> Begin:
         if self._forker is None:
-            self._forker = Forker(self._selector, self._spec, self._null)
+            self._forker = Forker(self._events, self._spec, self._null)
         forker = self._forker
 
         def begin(streams: tuple[int, int, int]) -> Finished:
@@ -250,13 +250,13 @@ class Supervisor:
         """Run a process until it ends or is over a limit."""
         started = time.monotonic()
         capture = Capture(self._limits["output_bytes"], self._output)
-        streams = Streams(self._selector, self._scratch)
+        streams = Streams(self._events, self._scratch)
         streams.record(capture)
         stdin, stdin_writer = os.pipe2(os.O_CLOEXEC)
         finished = begin((stdin, *streams.writers))
         streams.close_writers()
         os.close(stdin)
-        feed = Feed(self._selector, stdin_writer, [body], close_after=True)
+        feed = Feed(self._events, stdin_writer, [body], close_after=True)
         outcome = self._watch(started, wall, capture, finished)
         feed.stop()
         if finished() is None:
@@ -287,7 +287,7 @@ class Supervisor:
 
     def invite(self, bridge: socket.socket) -> None:
         """As a fork: have the parent's interpreter, should it have one, send us a copy of itself."""
-        self._invited = Interpreter(self._selector, self._scratch)
+        self._invited = Interpreter(self._events, self._scratch)
         with bridge, contextlib.suppress(BrokenPipeError):  # a parent without an interpreter has hung up
             branch.invite(bridge, self._invited.theirs)
         self._invited.close_theirs()
@@ -335,9 +335,15 @@ class Supervisor:
         self, started: float, wall: float, capture: Capture, finished: Callable[[], Outcome | None]
     ) -> Outcome:
         """Let the call run until it is finished or over a limit."""
+        patience = min(wall, _PATIENCE)
+        while (left := started + patience - time.monotonic()) > 0:
+            outcome = finished()
+            if outcome is not None:
+                return outcome
+            self._events.hear(left, urgent=True)
         cpu_limit = self._limits["cpu_seconds"]
         cpu_before = self._cpu()
-        next_tick = started + _TICK
+        next_tick = time.monotonic() + _TICK
         flood = self._limits["output_bytes"] * _FLOOD
         while True:
             outcome = finished()
@@ -352,7 +358,7 @@ class Supervisor:
                 next_tick = now + _TICK
                 if self._cpu() - cpu_before > cpu_limit:
                     return Outcome("timeout", f"killed after {cpu_limit:.1f} s of CPU time")
-            self._hear(min(started + wall, next_tick) - now)
+            self._events.hear(max(0.0, min(started + wall, next_tick) - now))
 
     def _cpu(self) -> float:
         return processes.cpu_seconds(self._forked)
