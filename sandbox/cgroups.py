@@ -24,6 +24,7 @@ from .protocol import Limits
 
 _MIB = 1 << 20
 _DEATH_SECONDS = 60.0  # for all that is in a group, on a machine where a thousand may be ending at once
+_OOM_BYTES = 4096
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.25
 _OOM_FILES = {1: "memory.oom_control", 2: "memory.events"}
 _SPARE_PROCESSES = 8  # room for the supervisor to act when guests have used up theirs
@@ -110,6 +111,7 @@ class Group:
 
     def __init__(self, folders: tuple[Hierarchy, ...]) -> None:
         self._places = folders
+        self._oom_file: int | None = None  # kept open: it is read at every call
 
     def add(self, pid: int) -> None:
         """Move a process in; its descendants follow."""
@@ -131,17 +133,20 @@ class Group:
 
     def oom_kills(self) -> int:
         """How many processes of the session the kernel has ended for memory."""
+        if self._oom_file is None:
+            self._oom_file = self._open_oom_file()
+        try:
+            text = os.pread(self._oom_file, _OOM_BYTES, 0)
+        except OSError:
+            return 0  # there is none, or the group is gone
+        _, _, count = text.partition(b"oom_kill ")
+        return int(count.split()[0]) if count else 0
+
+    def _open_oom_file(self) -> int:
         for place in self._places:
-            try:
-                with open(f"{place.folder}/{_OOM_FILES[place.version]}", encoding="ascii") as file:
-                    text = file.read()
-            except OSError:
-                continue  # the hierarchy of another controller
-            for line in text.splitlines():
-                key, _, value = line.partition(" ")
-                if key == "oom_kill":
-                    return int(value)
-        return 0
+            with contextlib.suppress(OSError):  # the hierarchy of another controller
+                return os.open(place.folder / _OOM_FILES[place.version], os.O_RDONLY | os.O_CLOEXEC)
+        return -1
 
     def kill(self) -> None:
         """SIGKILL whatever is in the group."""
@@ -158,6 +163,9 @@ class Group:
 
     async def remove(self) -> None:
         """Sweep the group and delete it. Raises SandboxError if something in it will not die."""
+        if self._oom_file is not None and self._oom_file >= 0:
+            os.close(self._oom_file)
+        self._oom_file = -1
         deadline = time.monotonic() + _DEATH_SECONDS
         for place in self._places:
             pause = _FIRST_PAUSE

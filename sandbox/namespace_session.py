@@ -1,4 +1,4 @@
-"""The host's side of one session: it asks, waits no longer than it must, and believes little."""
+"""One session in namespaces of its own: its beginning, its forks and its end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -16,18 +15,16 @@ from agentrl.errors import SandboxError, SessionLost, ToolError
 
 from . import handles
 from .cgroups import Group
+from .channel import Channel
 from .guest import wire
-from .protocol import Language, Limits, Result, Session, Status
+from .protocol import Language, Limits, Result
+from .supervised import SupervisedSession
 from .warm import Zygote, ZygoteGone, retried, when_ready
 
 _START_SECONDS = 60.0
-_FILE_SECONDS = 30.0
-_GRACE_SECONDS = 0.8  # what the supervisor gets beyond the wall limit before the whole session is killed
 _DEATH_SECONDS = 60.0  # a thousand sessions may be ending at once
 _RETIRE_SECONDS = 5.0
 _LEND_SECONDS = 10.0
-_MAX_COMMAND, _MAX_INPUT = 100_000, 64 << 20
-_GONE = "the session is gone, with its files and variables"
 
 
 class Keeper(Protocol):
@@ -40,7 +37,7 @@ class Keeper(Protocol):
         """A session has ended; what is left of it, if anything, is `NamespaceSession.shell`."""
 
 
-class NamespaceSession(Session):
+class NamespaceSession(SupervisedSession):
     """One session of a NamespaceSandbox; made by its `create`."""
 
     def __init__(
@@ -51,22 +48,15 @@ class NamespaceSession(Session):
         group: Group | None,
         keeper: Keeper,
     ) -> None:
-        self._id, self._limits, self._zygote, self._group, self._keeper = name, limits, zygote, group, keeper
-        self._calling = asyncio.Lock()
+        super().__init__(name, limits)
+        self._zygote, self._group, self._keeper = zygote, group, keeper
         self._pidfd = -1
-        self._reader: asyncio.StreamReader | None = None
-        self._writer: asyncio.StreamWriter | None = None
+        self._channel: Channel | None = None
         self._stateless = self._clean = False
         self._socket: socket.socket | None = None
         self._parent: NamespaceSession | None = None
         self._forks: set[NamespaceSession] = set()
         self.shell: asyncio.Task[None] | None = None  # waits for the end of a closed session's forks
-        self._lost = ""  # why the guest's session ended, if it has
-        self._closing: asyncio.Task[None] | None = None
-
-    @property
-    def id(self) -> str:
-        return self._id
 
     @property
     def zygote(self) -> Zygote:
@@ -74,10 +64,6 @@ class NamespaceSession(Session):
         return self._zygote
 
     # ---- beginning
-
-    @property
-    def limits(self) -> Limits:
-        return self._limits
 
     async def start(self, *, stateless: bool = False, bridge: socket.socket | None = None) -> None:
         """Have the zygote make the session, and put it into its control group before anything runs in it.
@@ -102,7 +88,7 @@ class NamespaceSession(Session):
             kind = SandboxError if self._zygote.fertile else ZygoteGone
             raise kind(f"a session could not be started: {type(error).__name__}: {error}") from error
         finally:
-            if self._writer is None:
+            if self._channel is None:
                 ours.close()
 
     async def _greet(self, ours: socket.socket) -> None:
@@ -110,60 +96,52 @@ class NamespaceSession(Session):
         if fds:
             self._pidfd = fds[0]
         self._socket = ours
-        self._reader, self._writer = await asyncio.open_connection(sock=ours)
-        header, _ = await self._receive(data)
+        self._channel = await Channel.over(ours, data)
+        header, _ = await self._channel.receive()
         if "failed" in header or not fds:
             raise SandboxError(f"a session could not be started: {header.get('failed', 'no handle on it')}")
         if self._group is not None:
             # moving a process can take the kernel 10 ms: not in the event loop
             await asyncio.to_thread(self._group.add, handles.pid_of(self._pidfd))
-        self._writer.write(
-            wire.encode({"memory_cgroup": self._group is not None, "stateless": self._stateless})
-        )
-        header, _ = await self._receive()
+        self._channel.send({"memory_cgroup": self._group is not None, "stateless": self._stateless})
+        header, _ = await self._channel.receive()
         if "ready" not in header:
             raise SandboxError(f"a session could not be set up: {header.get('failed', header)}")
 
-    async def _receive(self, begun: bytes = b"") -> tuple[dict[str, Any], bytes]:
-        assert self._reader is not None
-        try:
-            prefix = begun + await self._reader.readexactly(wire.PREFIX.size - len(begun))
-            header_size, body_size = wire.lengths(prefix)
-            header = wire.parse_header(await self._reader.readexactly(header_size))
-            return header, await self._reader.readexactly(body_size)
-        except asyncio.IncompleteReadError as error:
-            raise EOFError("the session closed its connection") from error
-
     # ---- calls
 
-    async def run_cell(self, code: str, *, wall_seconds: float | None = None) -> Result:
-        wall = self._wall(wall_seconds)
-        return await self._run({"op": "cell", "wall": wall}, code.encode(errors="replace"), wall)
+    async def _exchange(
+        self, request: dict[str, Any], body: bytes, fd: int | None
+    ) -> tuple[dict[str, Any], bytes]:
+        assert self._channel is not None and self._socket is not None
+        if fd is None:
+            self._channel.send(request, body)
+        else:  # nothing else is on its way: the last request was answered
+            socket.send_fds(self._socket, [wire.encode(request, body)], [fd])
+        return await self._channel.receive()
 
-    async def exec(
-        self, command: Sequence[str] | str, *, stdin: bytes = b"", wall_seconds: float | None = None
-    ) -> Result:
-        argv = ["/bin/bash", "-c", command] if isinstance(command, str) else list(command)
-        if not argv or any("\0" in argument for argument in argv):
-            raise ToolError("a command needs a program to run, and no NUL characters")
-        if sum(len(argument) for argument in argv) > _MAX_COMMAND:
-            raise ToolError(f"a command may have {_MAX_COMMAND} characters: put the rest into a file")
-        wall = self._wall(wall_seconds)
-        return await self._run({"op": "exec", "wall": wall, "argv": argv}, stdin, wall)
+    def _usable(self) -> None:
+        super()._usable()
+        if not self._zygote.alive:
+            raise SessionLost(f"session {self._id} is gone: the sandbox it belonged to has ended")
 
-    async def run_script(self, code: str, *, stdin: bytes = b"", wall_seconds: float | None = None) -> Result:
-        return await self.run_program("python", code, stdin=stdin, wall_seconds=wall_seconds)
+    async def _confirm_loss(self) -> None:
+        if self._closing is not None or await self._zygote.gone(0.3):
+            self._usable()
+
+    def _oom_kills(self) -> int:
+        return self._group.oom_kills() if self._group is not None else 0
 
     async def run_program(
         self, language: Language, code: str, *, stdin: bytes = b"", wall_seconds: float | None = None
     ) -> Result:
-        """Run Python as `run_script` does, or a bash script; neither stays in the supervisor's memory."""
-        text = code.encode(errors="replace")
-        if language == "bash" and len(text) > _MAX_COMMAND:
-            raise ToolError(f"a bash script may have {_MAX_COMMAND} bytes: put the rest into a file")
-        wall = self._wall(wall_seconds)
-        request = {"op": "script", "language": language, "size": len(text), "wall": wall}
-        return await self._run(request, text + stdin, wall)
+        self._clean = False
+        return await super().run_program(language, code, stdin=stdin, wall_seconds=wall_seconds)
+
+    def _judged(self, header: dict[str, Any], result: Result, kills: int) -> Result:
+        if self._stateless:
+            self._clean = header.get("clean") is True and not self._out_of_memory(header, kills)
+        return super()._judged(header, result, kills)
 
     @property
     def clean(self) -> bool:
@@ -214,117 +192,12 @@ class NamespaceSession(Session):
             raise ToolError(f"the session cannot be copied: {header['refused']}")
         return header
 
-    async def put(self, path: str, data: bytes) -> None:
-        if len(data) > self._limits.disk_mb << 20:
-            raise ToolError(
-                f"{path}: {len(data)} bytes do not fit into the sandbox's {self._limits.disk_mb} MB"
-            )
-        await self._file({"op": "put", "path": path}, data)
-
-    async def get(self, path: str, max_bytes: int = 1 << 20) -> bytes:
-        return await self._file({"op": "get", "path": path, "max_bytes": max_bytes}, b"")
-
-    def _wall(self, seconds: float | None) -> float:
-        return self._limits.wall_seconds if seconds is None else seconds
-
-    async def _run(self, request: dict[str, Any], body: bytes, wall: float) -> Result:
-        if len(body) > _MAX_INPUT:
-            raise ToolError(f"{len(body)} bytes of input are more than the {_MAX_INPUT} that a call may have")
-        async with self._calling:
-            if self._lost:
-                self._usable()
-                return _lost_result(self._lost)
-            # a session for stateless calls that has had one is not used again
-            kills = 0 if self._stateless else self._oom_kills()
-            self._clean = False
-            try:
-                header, output = await self._ask(request, body, wall + _GRACE_SECONDS)
-                result = _result(header, output)
-            except TimeoutError:
-                self._lose(f"killed after {wall:.1f} s of wall time: it kept the supervisor from answering")
-                return _lost_result(self._lost, Status.timeout, wall)
-            except (EOFError, ConnectionError):
-                await self._zygote_lives()
-                out_of_memory = self._oom_kills() > kills
-                self._lose("out of memory" if out_of_memory else "its first process ended")
-                return _lost_result(self._lost, Status.oom if out_of_memory else Status.session_lost)
-        limited = result.status in (Status.crashed, Status.error)
-        out_of_memory = (limited or self._stateless) and self._oom_kills() > kills
-        self._clean = header.get("clean") is True and not out_of_memory
-        if limited and out_of_memory:
-            detail = f"out of memory: the limit is {self._limits.memory_mb} MB; {result.detail}"
-            return Result(**{**vars(result), "status": Status.oom, "detail": detail})
-        return result
-
-    async def _file(self, request: dict[str, Any], body: bytes) -> bytes:
-        async with self._calling:
-            if self._lost:
-                self._usable()
-                raise SessionLost(f"session {self._id}: {self._lost}")
-            try:
-                header, data = await self._ask(request, body, _FILE_SECONDS)
-            except (EOFError, ConnectionError, TimeoutError) as error:
-                self._lose("it stopped answering")
-                raise SessionLost(
-                    f"session {self._id} was lost during {request['op']} of {request['path']}"
-                ) from error
-        if "refused" in header:
-            raise ToolError(f"{request['path']}: {header['refused']}")
-        return data
-
-    async def _ask(
-        self, request: dict[str, Any], body: bytes, seconds: float, fd: int | None = None
-    ) -> tuple[dict[str, Any], bytes]:
-        self._usable()
-        assert self._writer is not None and self._socket is not None
-        try:
-            async with asyncio.timeout(seconds):
-                if fd is None:
-                    self._writer.write(wire.encode(request, body))
-                    await self._writer.drain()
-                else:  # nothing else is on its way: the last request was answered
-                    socket.send_fds(self._socket, [wire.encode(request, body)], [fd])
-                header, answer = await self._receive()
-        except asyncio.CancelledError:
-            self._lose("a call was cancelled")  # its answer would be taken for that of the next
-            raise
-        except wire.FrameError as error:
-            self._lose("it broke the protocol")
-            raise SandboxError(
-                f"session {self._id} answered with something that is no frame: {error}"
-            ) from error
-        if "failed" in header:
-            raise EOFError(header["failed"])
-        return header, answer
-
-    def _usable(self) -> None:
-        if self._closing is not None:
-            raise SessionLost(f"session {self._id} is closed")
-        if not self._zygote.alive:
-            raise SessionLost(f"session {self._id} is gone: the sandbox it belonged to has ended")
-
-    async def _zygote_lives(self) -> None:
-        if self._closing is not None or await self._zygote.gone(0.3):
-            self._usable()
-
-    def _oom_kills(self) -> int:
-        return self._group.oom_kills() if self._group is not None else 0
-
     # ---- end
-
-    def _lose(self, why: str) -> None:
-        self._lost = f"{why}; {_GONE}"
-        self._kill()
 
     def _kill(self) -> None:
         if self._pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-
-    async def close(self) -> None:
-        if self._closing is None:
-            self._closing = asyncio.create_task(self._end())
-        await asyncio.shield(self._closing)
 
     async def _end(self) -> None:
         try:
@@ -337,13 +210,11 @@ class NamespaceSession(Session):
 
     async def _retire(self) -> bool:
         """End the session's processes and free its files, but not the namespaces that its forks live in."""
-        if self._reader is None or self._writer is None or self._lost:
+        if self._channel is None or self._lost:
             return False
         try:
             async with asyncio.timeout(_RETIRE_SECONDS):
-                self._writer.write_eof()
-                while await self._reader.read(1 << 16):
-                    continue
+                await self._channel.finish()
         except (OSError, TimeoutError):
             return False
         self.shell = asyncio.create_task(self._bury(kill=False))
@@ -353,8 +224,8 @@ class NamespaceSession(Session):
         try:
             if kill:
                 self._kill()
-            if self._writer is not None:
-                self._writer.close()  # a supervisor we hold no handle on ends itself at this
+            if self._channel is not None:
+                self._channel.close()  # a supervisor we hold no handle on ends itself at this
             if self._pidfd >= 0:
                 try:
                     async with asyncio.timeout(_DEATH_SECONDS if kill else None):
@@ -367,24 +238,3 @@ class NamespaceSession(Session):
             if self._pidfd >= 0:
                 os.close(self._pidfd)
                 self._pidfd = -1
-
-
-def _result(header: dict[str, Any], output: bytes) -> Result:
-    try:
-        split = int(header["stdout_bytes"])
-        code = header["exit_code"]
-        return Result(
-            status=Status(header["status"]),
-            stdout=output[:split].decode(errors="replace"),
-            stderr=output[split:].decode(errors="replace"),
-            exit_code=None if code is None else int(code),
-            seconds=float(header["seconds"]),
-            truncated=bool(header["truncated"]),
-            detail=str(header["detail"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise SandboxError(f"a session answered with an incomplete result: {error!r}") from error
-
-
-def _lost_result(detail: str, status: Status = Status.session_lost, seconds: float = 0.0) -> Result:
-    return Result(status, "", "", None, seconds, False, detail)

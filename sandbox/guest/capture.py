@@ -76,6 +76,7 @@ class Streams:
                     break
 
     def _read(self, index: int) -> bool:
+        """Whether there may be more."""
         reader = self._readers[index]
         if reader < 0:
             return False
@@ -88,7 +89,7 @@ class Streams:
             return False
         if self._capture is not None:
             self._capture.add(index, memoryview(self._scratch)[:size])
-        return True
+        return size == len(self._scratch)
 
     def _close(self, index: int) -> None:
         if self._readers[index] >= 0:
@@ -126,7 +127,8 @@ class Abandoned:
 
 
 class Feed:
-    """Bytes on their way into a guest's pipe; a guest that does not read them holds up nobody."""
+    """Bytes on their way into a guest's pipe, whose end here does not block: a guest that does not read
+    holds up nobody."""
 
     def __init__(
         self,
@@ -138,7 +140,6 @@ class Feed:
         self._events, self._fd, self._close_after = events, fd, close_after
         self._views = [memoryview(part) for part in parts if len(part)]
         self._active = True
-        os.set_blocking(fd, False)
         self._write()
         if self._active:
             events.watch(fd, self._write, write=True)
@@ -146,8 +147,11 @@ class Feed:
     def _write(self) -> None:
         try:
             while self._views:
-                rest = self._views[0][os.write(self._fd, self._views[0]) :]
-                self._views[:1] = [rest] if rest else []
+                written = os.writev(self._fd, self._views)
+                while self._views and written >= len(self._views[0]):
+                    written -= len(self._views.pop(0))
+                if self._views:
+                    self._views[0] = self._views[0][written:]
         except BlockingIOError:
             return
         except BrokenPipeError:

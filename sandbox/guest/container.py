@@ -51,8 +51,10 @@ class StandardStreams(socket.socket):
     def fileno(self) -> int:
         return self._reader
 
-    def recvmsg(self, bufsize: int, ancbufsize: int = 0, flags: int = 0) -> tuple[bytes, list[Any], int, Any]:
-        return os.read(self._reader, bufsize), [], 0, None  # no descriptor comes this way
+    def recvmsg_into(
+        self, buffers: Any, ancbufsize: int = 0, flags: int = 0
+    ) -> tuple[int, list[Any], int, Any]:
+        return os.readv(self._reader, list(buffers)), [], 0, None  # no descriptor comes this way
 
     def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
         return os.readv(self._reader, [buffer])

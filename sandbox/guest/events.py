@@ -17,24 +17,23 @@ class Events:
 
     def __init__(self) -> None:
         self._all, self._urgent = select.epoll(), select.epoll()
-        self._watched: dict[int, tuple[select.epoll, Heard]] = {}
-        self._watch(self._urgent.fileno(), lambda: self.hear(0, urgent=True), self._all, select.EPOLLIN)
+        self._watched: dict[int, tuple[bool, Heard]] = {}
 
     def watch(self, fd: int, heard: Heard, *, write: bool = False, urgent: bool = False) -> None:
         """Call ``heard`` whenever ``fd`` can be read (or written), or has hung up."""
-        self._watch(
-            fd, heard, self._urgent if urgent else self._all, select.EPOLLOUT if write else select.EPOLLIN
-        )
-
-    def _watch(self, fd: int, heard: Heard, epoll: select.epoll, mask: int) -> None:
-        epoll.register(fd, mask)
-        self._watched[fd] = epoll, heard
+        mask = select.EPOLLOUT if write else select.EPOLLIN
+        self._all.register(fd, mask)
+        if urgent:
+            self._urgent.register(fd, mask)
+        self._watched[fd] = urgent, heard
 
     def forget(self, fd: int) -> None:
         """Watch ``fd``, which is still open, no more; if it is watched."""
-        epoll, _ = self._watched.pop(fd, (None, None))
-        if epoll is not None:
-            epoll.unregister(fd)
+        if fd in self._watched:
+            urgent, _ = self._watched.pop(fd)
+            self._all.unregister(fd)
+            if urgent:
+                self._urgent.unregister(fd)
 
     def hear(self, seconds: float | None, *, urgent: bool = False) -> None:
         """Wait until something happens, and see to it; ``urgent``: to what tells how a call goes only.

@@ -24,6 +24,7 @@ class Interpreter:
         self.streams = Streams(events, scratch)
         self._events, self._heard, self._token = events, bytearray(), b""
         ours, theirs = socket.socketpair()  # a socket, because a fork needs descriptors to be passed
+        ours.setblocking(False)
         self.commands = ours.detach()
         self._verdicts, writer = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._verdicts, False)

@@ -8,7 +8,6 @@ call ended is decided here from exit codes, clocks and byte counts.
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import select
 import signal
@@ -82,21 +81,19 @@ class Supervisor:
         if self._busy:
             self._leave()  # nothing is sent during a call, so the host has hung up
         try:
-            request, body = wire.receive(self._host, self._room, self._passed)
+            request, body = wire.receive(self._host, self._input, unforked, self._passed)
         except (EOFError, ConnectionError):
             self._leave()
         self._settle()
         self._busy = True
         header, answer = self._operations[request["op"]](request, body)
         self._busy = False
-        self._settle()
+        if self._ended:
+            self._settle()
         try:
             wire.send(self._host, header, *answer)
         except ConnectionError:
             self._leave()
-
-    def _room(self, size: int) -> mmap.mmap:
-        return self._input if size <= CHUNK else unforked(size)
 
     def _leave(self) -> NoReturn:
         """The host wants no more of us. Forks live in our namespaces, so we stay until the last has ended."""
@@ -253,6 +250,7 @@ class Supervisor:
         streams = Streams(self._events, self._scratch)
         streams.record(capture)
         stdin, stdin_writer = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(stdin_writer, False)
         finished = begin((stdin, *streams.writers))
         streams.close_writers()
         os.close(stdin)

@@ -17,6 +17,9 @@ Buffer = bytearray | mmap.mmap
 PREFIX = struct.Struct("!II")
 MAX_HEADER = 1 << 20
 MAX_BODY = 1 << 30
+_FD = struct.Struct("i")
+_ROOM = 1 << 16
+_GONE = "the other side closed the connection"
 
 
 class FrameError(Exception):
@@ -51,32 +54,63 @@ def parse_header(text: bytes) -> dict[str, Any]:
 
 
 def receive(
-    sock: socket.socket, room: Callable[[int], Buffer] = bytearray, fds: list[int] | None = None
+    sock: socket.socket,
+    memory: Buffer | None = None,
+    more: Callable[[int], Buffer] = bytearray,
+    fds: list[int] | None = None,
 ) -> tuple[dict[str, Any], memoryview]:
-    """Read one frame from a blocking socket, its body into memory that ``room`` makes, and a descriptor that
-    came with it into ``fds``.
+    """Read one frame from a blocking socket, on which no other follows before it is answered.
 
-    Raises EOFError when the other side is gone.
+    Args:
+        memory: where it is read to; one that does not fit has its body in memory that ``more`` makes.
+        fds: takes a descriptor that came with it.
+
+    Raises:
+        EOFError: the other side is gone.
     """
-    prefix, passed, _, _ = socket.recv_fds(sock, PREFIX.size, 1 if fds is not None else 0)
-    if not prefix:
-        raise EOFError("the other side closed the connection")
+    memory = bytearray(_ROOM) if memory is None else memory
+    view = memoryview(memory)
+    got, passed = _receive_some(sock, view, fds is not None)
     if fds is not None:
         fds += passed
-    rest = PREFIX.size - len(prefix)
-    header_size, body_size = lengths(prefix + bytes(_exactly(sock, bytearray(rest), rest)))
-    header = parse_header(bytes(_exactly(sock, bytearray(header_size), header_size)))
-    return header, _exactly(sock, room(body_size), body_size)
+    if not got:
+        raise EOFError(_GONE)
+    got = _fill(sock, view, got, PREFIX.size)
+    header_size, body_size = lengths(bytes(view[: PREFIX.size]))
+    begin = PREFIX.size + header_size
+    if begin > len(view):
+        view = _moved(view, got, bytearray(begin))
+    got = _fill(sock, view, got, begin)
+    header = parse_header(bytes(view[PREFIX.size : begin]))
+    if begin + body_size <= len(view):
+        _fill(sock, view, got, begin + body_size)
+        return header, view[begin : begin + body_size]
+    body = _moved(view[begin:got], got - begin, more(body_size))
+    _fill(sock, body, got - begin, body_size)
+    return header, body[:body_size]
 
 
-def _exactly(sock: socket.socket, memory: Buffer, size: int) -> memoryview:
-    view, got = memoryview(memory)[:size], 0
-    while got < size:
+def _receive_some(sock: socket.socket, view: memoryview, with_fds: bool) -> tuple[int, list[int]]:
+    if not with_fds:
+        return sock.recv_into(view), []
+    got, ancillary, _, _ = sock.recvmsg_into([view], socket.CMSG_SPACE(_FD.size))
+    return got, [_FD.unpack(data[: _FD.size])[0] for _, _, data in ancillary]
+
+
+def _moved(view: memoryview, size: int, memory: Buffer) -> memoryview:
+    roomier = memoryview(memory)
+    roomier[:size] = view[:size]
+    return roomier
+
+
+def _fill(sock: socket.socket, view: memoryview, got: int, wanted: int) -> int:
+    """Read until there are ``wanted`` bytes; how many there are."""
+    while got < wanted:
         piece = sock.recv_into(view[got:])
         if not piece:
-            raise EOFError("the other side closed the connection")
+            raise EOFError(_GONE)
         got += piece
-    return view
+    return got
 
 
 def send(sock: socket.socket, header: dict[str, Any], *body: bytes | memoryview) -> None:

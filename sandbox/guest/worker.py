@@ -96,7 +96,8 @@ def run(code: str, name: str, namespace: dict[str, Any], *, show_last: bool) -> 
         linecache.cache[name] = (_length(code), None, code.splitlines(keepends=True), name)
         tree = ast.parse(code, name) if show_last else None
         last = tree.body.pop() if tree and tree.body and isinstance(tree.body[-1], ast.Expr) else None
-        _execute(compile(tree or code, name, "exec", dont_inherit=True), namespace)
+        if tree is None or tree.body or last is None:
+            _execute(compile(tree or code, name, "exec", dont_inherit=True), namespace)
         if last is not None:
             # "single" hands the value to sys.displayhook, as a notebook would
             _execute(compile(ast.Interactive([last]), name, "single", dont_inherit=True), namespace)

@@ -22,6 +22,11 @@ from . import birth, linux, seccomp
 
 _MAX_REQUEST = 65_536
 _READY = b"ready"
+#: Modules that load more and set themselves up when first used: sessions then share that too.
+_FIRST_USES = {
+    "pandas": "from pandas import DataFrame as D; d = D({'x': [1, 2.5], 'y': list('ab')}); "
+    "d.x.sum(), d.groupby('y').x.mean(), d.describe(), repr(d)"
+}
 
 
 def main() -> NoReturn:
@@ -45,6 +50,7 @@ def main() -> NoReturn:
     try:
         for name in setup["preload"]:
             importlib.import_module(name)
+            exec(_FIRST_USES.get(name, ""), {})  # noqa: S102  our own
     except BaseException as error:  # noqa: BLE001  a module may raise anything; the host has to hear of it
         control.send(f"preload: {type(error).__name__}: {error}".encode(errors="replace")[:4000])
         os._exit(1)
