@@ -96,10 +96,10 @@ class RemoteSandbox(Sandbox):
     async def _open(self) -> None:
         if self._closed:
             raise SessionLost("this remote sandbox is closed")
-        if self._opened:
-            return
         ours = self._protocol == "agentrl"
         await self._servers.find(follow_fronts=ours)
+        if self._opened:
+            return
         if ours:
             about = await self._on_some_server("", lambda server: self._servers.get_json(server, ABOUT))
             if about.get("forks") in ("memory", "files", "none"):
@@ -111,11 +111,15 @@ class RemoteSandbox(Sandbox):
     async def _on_some_server(self, key: str, ask: Callable[[str], Awaitable[T]]) -> T:
         """Ask servers, from the first in the order for ``key``, until one can be reached and has room."""
         problem: Unreachable | ServerBusy | None = None
-        for server in self._servers.ranked(key):
-            try:
-                return await ask(server)
-            except (Unreachable, ServerBusy) as failed:
-                problem = failed
+        tried: set[str] = set()
+        while servers := [each for each in self._servers.ranked(key) if each not in tried]:
+            for server in servers:
+                tried.add(server)
+                try:
+                    return await ask(server)
+                except (Unreachable, ServerBusy) as failed:
+                    problem = failed
+            await self._servers.find(follow_fronts=self._protocol == "agentrl")  # a front replaces the dead
         assert problem is not None
         raise problem
 

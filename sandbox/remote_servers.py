@@ -18,6 +18,7 @@ from .wire_http import to_error
 _TRIES = 4  # of one request, while connections break; every try carries the same call id
 _FIRST_WAIT = 0.1  # seconds before the second try; doubles
 _AVOID_SECONDS = 5.0  # how long a server that could not be reached is asked last
+_KNOWN_SECONDS = 30.0  # after which fronts are asked for their servers again
 _CONNECT_SECONDS = 10.0
 _ASK_SECONDS = 30.0
 _LARGE_BYTES = 256 << 10  # of a request; larger ones are sent piece by piece
@@ -47,24 +48,29 @@ class Servers:
         self._patience, self._connections = patience, connections
         self._http: aiohttp.ClientSession | None = None
         self._urls: list[str] = []
+        self._known_until = 0.0
         self._avoided: dict[str, float] = {}
         self._finding = asyncio.Lock()
 
     async def find(self, *, follow_fronts: bool) -> None:
-        """Learn, once, which servers there are.
+        """Learn which servers there are: now and then, and when one was lost, since a front replaces them.
 
         Raises:
-            Unreachable: none of them answers.
+            Unreachable: none of them answers, nor ever did.
         """
+        now = asyncio.get_running_loop().time()
         async with self._finding:
-            if self._urls:
+            if self._urls and now < self._known_until:
                 return
+            self._known_until = now + _KNOWN_SECONDS
             if not follow_fronts:
                 self._urls = self._given
                 return
             found = await asyncio.gather(*(self._behind(url) for url in self._given), return_exceptions=True)
             problems = [each for each in found if isinstance(each, BaseException)]
             if len(problems) == len(found):
+                if self._urls:
+                    return
                 raise problems[0]
             urls = [
                 url
@@ -135,6 +141,7 @@ class Servers:
                 broken += 1
                 if broken == _TRIES:
                     self._avoided[server] = loop.time() + _AVOID_SECONDS
+                    self._known_until = 0.0
                     why = str(problem) or type(problem).__name__
                     raise Unreachable(
                         f"the sandbox server {server} cannot be reached: {why}. Does it run?"

@@ -144,7 +144,9 @@ def serve(
             "--token", envvar="AGENTRL_TOKEN", help="What callers must show; needed beyond loopback."
         ),
     ] = None,
-    sandbox: Annotated[str, typer.Option("--sandbox", help="Isolation backend.")] = "auto",
+    sandbox: Annotated[
+        str, typer.Option("--sandbox", help="Isolation backend; options in braces: 'docker{cpus: 1.0}'.")
+    ] = "auto",
     sessions: Annotated[int, typer.Option("--sessions", help="Sessions that may be open.")] = 1024,
     idle: Annotated[float, typer.Option("--idle", help="Seconds after which an idle session ends.")] = 900,
     lifetime: Annotated[

@@ -11,7 +11,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import yaml
 from aiohttp import web
@@ -47,7 +47,7 @@ class ServeSettings:
             ``code{seconds: 5}``; empty for all that are installed.
         address, port: where it listens; port 0 takes a free one.
         token: what callers must show; needed for any address but loopback.
-        sandbox: name of the backend.
+        sandbox: name of the backend, with options in braces if need be, as in ``docker{cpus: 1.0}``.
         limits: of sessions.
         most_at_once: calls that may ever run at once.
         queue: calls that may wait.
@@ -96,14 +96,19 @@ def make_tools(words: Sequence[str]) -> list[Tool]:
 
 
 def _made(word: str) -> Tool:
+    return find_tool(*_with_options(word, "tool"))
+
+
+def _with_options(word: str, what: str) -> tuple[str, dict[str, Any]]:
+    """A name, and the options in braces behind it."""
     match = _WITH_OPTIONS.fullmatch(word)
     if match is None:
-        raise ConfigError(f"{word!r} names no tool; write NAME or NAME{{option: value}}.")
+        raise ConfigError(f"{word!r} names no {what}; write NAME or NAME{{option: value}}.")
     try:
         options = yaml.safe_load(match["options"]) if match["options"] else {}
     except yaml.YAMLError as problem:
         raise ConfigError(f"The options of {word!r} are not valid YAML: {problem}") from None
-    return find_tool(match["name"], options)
+    return match["name"], options
 
 
 def _made_or_none(name: str) -> Tool | None:
@@ -124,10 +129,11 @@ def make_host(settings: ServeSettings) -> LocalHost:
     from agentrl.sandbox import open_sandbox
 
     tools = make_tools(settings.tools)
+    backend, options = _with_options(settings.sandbox, "sandbox backend")
     try:
-        sandbox = open_sandbox(settings.sandbox)
+        sandbox = open_sandbox(backend, **options)
     except SandboxUnavailable as problem:
-        if settings.sandbox != "auto":
+        if backend != "auto":
             raise
         logger.warning("tools that run code will fail: %s", problem)
         sandbox = None

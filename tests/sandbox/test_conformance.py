@@ -3,27 +3,19 @@ too, if there is one."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from attack_list import shared_attacks
 
 from agentrl.sandbox import NamespaceSandbox
-from agentrl.sandbox.conformance import ATTACKS, RUNNERS, Attack, Promise, Suite, promises, read_attacks
+from agentrl.sandbox.conformance import ATTACKS, RUNNERS, Attack, Promise, Suite, promises
 from agentrl.sandbox.conformance.targets import targets
 
 pytestmark = pytest.mark.slow
-
-
-def _shared_attacks() -> tuple[Attack, ...]:
-    folder = os.environ.get("AGENTRL_SHARED") or Path(__file__).resolve().parents[2] / "../shared"
-    file = Path(folder) / "attacks" / "attacks.jsonl"
-    found = read_attacks(file) if file.exists() else ()
-    return tuple(attack for attack in found if attack.tool in RUNNERS)
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -35,7 +27,7 @@ async def suite(isolation: None) -> AsyncIterator[Suite]:
 
 @pytest.mark.parametrize(
     "promise",
-    promises(more_attacks=_shared_attacks()),
+    promises(more_attacks=shared_attacks(RUNNERS)),
     ids=lambda promise: f"{promise.group}-{promise.name}",
 )
 @pytest.mark.asyncio(loop_scope="module")

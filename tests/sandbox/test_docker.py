@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -15,19 +14,23 @@ from pathlib import Path
 import docker
 import pytest
 import pytest_asyncio
+from attack_list import shared_attacks
 from dockerd import Daemon, running
 
 from agentrl.errors import ConfigError, SandboxError, SandboxUnavailable, SessionLost
 from agentrl.sandbox import Limits, Status
-from agentrl.sandbox.conformance import RUNNERS, Attack, Promise, Suite, promises, read_attacks
+from agentrl.sandbox.conformance import RUNNERS, Promise, Suite, attempting, promises
 from agentrl.sandbox.container_daemon import OWNER_LABEL
 from agentrl.sandbox.container_profile import profile
 from agentrl.sandbox.containers import DockerSandbox
 from agentrl.sandbox.image import build_image, image_name
+from agentrl.tools.untrusted.attempts import ATTEMPTS
 
 pytestmark = pytest.mark.slow
 
 _LIMITS = Limits(wall_seconds=60, cpu_seconds=60)
+# What handles untrusted data, as far as the image has the libraries: Debian has no DuckDB.
+_RUNNERS = {tool: attempting(ATTEMPTS[tool]) for tool in ("sqlite", "image", "http")}
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +53,6 @@ async def containers(daemon: Daemon) -> AsyncIterator[DockerSandbox]:
         yield sandbox
 
 
-def _shared_attacks() -> tuple[Attack, ...]:
-    folder = os.environ.get("AGENTRL_SHARED") or Path(__file__).resolve().parents[2] / "../shared"
-    file = Path(folder) / "attacks" / "attacks.jsonl"
-    found = read_attacks(file) if file.exists() else ()
-    return tuple(attack for attack in found if attack.tool in RUNNERS)
-
-
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def suite(daemon: Daemon) -> AsyncIterator[Suite]:
     async with Suite(DockerSandbox) as suite:
@@ -72,7 +68,11 @@ def _tried() -> list[Promise]:
     """Every third of the suite's own attacks, since a container takes a second to make, and all the rest."""
     own = [each.name for each in promises() if each.group == "attacks"]
     left_out = {*_FALSE_ALARMS, *(name for number, name in enumerate(own) if number % 3)}
-    return [each for each in promises(more_attacks=_shared_attacks()) if each.name not in left_out]
+    return [
+        each
+        for each in promises(more_attacks=shared_attacks({**RUNNERS, **_RUNNERS}), more_runners=_RUNNERS)
+        if each.name not in left_out
+    ]
 
 
 @pytest.mark.parametrize(

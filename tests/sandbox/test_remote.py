@@ -10,6 +10,7 @@ from dataclasses import replace
 import aiohttp
 import pytest
 import pytest_asyncio
+from aiohttp import web
 from sandbox_server import Breaking, fusion_server, server_process, serving
 
 from agentrl.errors import (
@@ -85,6 +86,29 @@ async def calls_run(url: str) -> None:
                 if re.search(r"^agentrl_calls_running [1-9]", await response.text(), re.MULTILINE):
                     return
             await asyncio.sleep(0.02)
+
+
+async def test_a_front_that_replaced_a_dead_server_is_asked_again(isolation: None) -> None:
+    servers: list[str] = []
+
+    async def named(request: web.Request) -> web.Response:
+        return web.json_response({"servers": servers})
+
+    front = web.Application()
+    front.router.add_get("/v1/servers", named)
+    async with (
+        server_process() as (first, process),
+        server_process() as (second, _),
+        listening(front, "127.0.0.1", 0) as url,
+        RemoteSandbox(url) as remote,
+    ):
+        servers[:] = [first]
+        assert (await remote.run("print(1)")).stdout == "1\n"
+        process.kill()
+        servers[:] = [second]
+        assert (await remote.run("print(2)")).stdout == "2\n"
+        async with await remote.create() as session:
+            assert (await session.run_cell("3")).stdout == "3\n"
 
 
 async def test_a_server_killed_in_mid_call_is_told_to_every_caller(isolation: None) -> None:
