@@ -8,6 +8,8 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 
+import aiohttp
+
 from agentrl.errors import AgentRLError, ServerBusy
 from agentrl.serve.app import make_app
 from agentrl.serve.client import ToolClient
@@ -34,6 +36,10 @@ CLOSE_SECONDS = 30.0
 """What a worker gets to end its sessions, after its calls have had their time."""
 LONGEST_CALL = 600.0
 """Seconds that a call may take which names no time of its own, as for any client."""
+PROBE_SECONDS = 10.0
+"""Between two questions to a worker whether it is healthy, and for its answer."""
+MOST_FAILED_PROBES = 3
+"""In a row; then a worker counts as hung and is replaced."""
 PAGE_SECONDS = 5.0
 """For a worker to tell what it counts."""
 
@@ -73,6 +79,7 @@ class Fleet:
         count: how many there are.
         metrics: counts them.
         changed: told the addresses of those alive, after every change.
+        probe_seconds: how often each is asked whether it is healthy, and how long it may take to say so.
     """
 
     def __init__(
@@ -81,8 +88,10 @@ class Fleet:
         count: int,
         metrics: FrontMetrics,
         changed: Callable[[list[str]], Awaitable[None]] | None = None,
+        probe_seconds: float = PROBE_SECONDS,
     ) -> None:
         self._start, self._count, self._metrics, self._changed = start, count, metrics, changed
+        self._probe_seconds = probe_seconds
         self._workers: set[Worker] = set()
         self._keepers: list[asyncio.Task[None]] = []
         metrics.watch_workers(lambda: len(self._workers))
@@ -111,11 +120,15 @@ class Fleet:
             began = time.monotonic()
             try:
                 worker = await self._start()
-            except AgentRLError as problem:
+            except Exception as problem:  # whatever it is, whoever waits for the start has to hear of it
                 if not up.done():
                     up.set_exception(problem)
                     return
-                logger.warning("a worker could not be started: %s", problem)
+                logger.warning(
+                    "a worker could not be started: %s",
+                    problem,
+                    exc_info=not isinstance(problem, AgentRLError),
+                )
             else:
                 await self._serve(worker, up)
             if time.monotonic() - began > STEADY_SECONDS:
@@ -129,12 +142,35 @@ class Fleet:
         await self._tell()
         if not up.done():
             up.set_result(None)
-        why = await worker.ended()
+        why = await self._over(worker)
         self._workers.discard(worker)
         self._metrics.replaced()
         logger.warning("worker %s has ended and is replaced: %s", worker.url, why)
         await worker.end(0.0)
         await self._tell()
+
+    async def _over(self, worker: Worker) -> str:
+        """Wait until a worker is no more, or hangs; why it is to be replaced."""
+        waits = {asyncio.ensure_future(worker.ended()), asyncio.ensure_future(self._hung(worker.url))}
+        try:
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            return done.pop().result()
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+
+    async def _hung(self, url: str) -> str:
+        failed = 0
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(self._probe_seconds)) as http:
+            while failed < MOST_FAILED_PROBES:
+                await asyncio.sleep(self._probe_seconds)
+                try:
+                    async with http.get(f"{url}/health") as answer:
+                        failed = 0 if answer.status == 200 else failed + 1
+                except (aiohttp.ClientError, TimeoutError):
+                    failed += 1
+        return f"it did not say that it is healthy, {MOST_FAILED_PROBES} times in a row"
 
     async def _tell(self) -> None:
         if self._changed is not None:

@@ -20,7 +20,14 @@ from agentrl.errors import ConfigError, NotFound
 from agentrl.serve.admission import Admission
 from agentrl.serve.app import make_app
 from agentrl.serve.local import SessionLimits
-from agentrl.serve.server import check_address, listening, make_tools, protocol_routes
+from agentrl.serve.server import (
+    ServeSettings,
+    check_address,
+    listening,
+    make_host,
+    make_tools,
+    protocol_routes,
+)
 from agentrl.tool import Tool
 
 
@@ -324,3 +331,10 @@ def test_tools_take_options_and_say_which() -> None:
         make_tools(["{seconds: 1}"])
     with pytest.raises(NotFound, match="code"):
         make_tools(["cod{seconds: 1}"])
+
+
+async def test_the_sandbox_is_opened_with_its_options() -> None:
+    host = make_host(ServeSettings(tools=["code"], sandbox="remote{servers: ['http://127.0.0.1:9']}"))
+    assert host.sandbox is not None and host.sandbox.name == "remote"
+    with pytest.raises(ConfigError, match="color"):
+        make_host(ServeSettings(tools=["code"], sandbox="namespace{color: blue}"))

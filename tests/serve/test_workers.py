@@ -9,6 +9,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp import web
 from front_support import Front, appears, fronted, refusal, vanishes
 
 from agentrl.errors import ConfigError, InfrastructureError, ServerBusy, SessionLost
@@ -17,6 +18,7 @@ from agentrl.serve.client import ToolClient
 from agentrl.serve.front import Fleet, Worker
 from agentrl.serve.host import CallRequest
 from agentrl.serve.metrics import FrontMetrics, RequestMetrics, merged
+from agentrl.serve.server import listening
 
 TWO = ("--workers", "2")
 
@@ -203,6 +205,45 @@ async def test_a_worker_is_started_until_it_starts_and_every_change_is_told() ->
     assert told == [["http://0"], [], ["http://1"]]
     await fleet.end(0)
     assert all(worker.freed for worker in started) and fleet.urls() == []
+
+
+async def test_a_worker_that_lives_and_answers_nothing_is_replaced() -> None:
+    started: list[Fake] = []
+    second = asyncio.Event()
+    hangs = asyncio.Event()
+
+    async def health(request: web.Request) -> web.Response:
+        if len(started) == 1:
+            await hangs.wait()
+        return web.json_response({})
+
+    app = web.Application()
+    app.router.add_get("/health", health)
+
+    async with listening(app, "127.0.0.1", 0) as url:
+
+        async def start() -> Worker:
+            started.append(Fake(url))
+            if len(started) == 2:
+                second.set()
+            return started[-1]
+
+        fleet = Fleet(start, 1, FrontMetrics(), probe_seconds=0.05)
+        await fleet.begin()
+        await second.wait()
+        assert started[0].freed and not started[1].freed
+        await fleet.end(0)
+        hangs.set()
+
+
+async def test_a_defect_in_starting_a_worker_is_told() -> None:
+    async def start() -> Worker:
+        raise RuntimeError("a defect")
+
+    fleet = Fleet(start, 1, FrontMetrics())
+    with pytest.raises(RuntimeError, match="a defect"):
+        await fleet.begin()
+    await fleet.end(0)
 
 
 async def test_one_that_cannot_start_at_the_beginning_ends_the_others() -> None:
