@@ -100,8 +100,13 @@ print('ESC' + 'APED', open('{CANARY}').read())
 cat '{CANARY}' && echo ESC''APED
 
 === files walk-for-keys python works-outside
-import os
-seen = [p for p in ('/etc/shadow', '/home', '/var', '/sys', '/root/.ssh', '/run') if os.path.exists(p)]
+import os, sys
+python = [os.path.realpath(p) for p in (sys.prefix, sys.base_prefix, *sys.path)]
+seen = [p for p in ('/etc/shadow', '/run/docker.sock', '/dev/mem') if os.access(p, os.R_OK)]
+for folder in ('/root', '/home', '/run/user', '/var/log/journal', '/var/lib/docker', '/boot'):
+    if os.access(folder, os.R_OK):
+        inside = [os.path.join(folder, name) for name in os.listdir(folder)]
+        seen += [p for p in inside if not any((q + '/').startswith(p + '/') for q in python)]
 print('ESC' + 'APED' if seen else 'BLOCKED', seen)
 
 === secrets environment python works-outside

@@ -59,15 +59,10 @@ async def suite(daemon: Daemon) -> AsyncIterator[Suite]:
         yield suite
 
 
-# It takes the presence of such folders for that of this machine's; a container has its image's and a /sys.
-# `test_the_files_in_view_are_the_image_s` asks what they hold.
-_FALSE_ALARMS = ("files-walk-for-keys",)
-
-
 def _tried() -> list[Promise]:
     """Every third of the suite's own attacks, since a container takes a second to make, and all the rest."""
     own = [each.name for each in promises() if each.group == "attacks"]
-    left_out = {*_FALSE_ALARMS, *(name for number, name in enumerate(own) if number % 3)}
+    left_out = {name for number, name in enumerate(own) if number % 3}
     return [
         each
         for each in promises(more_attacks=shared_attacks({**RUNNERS, **_RUNNERS}), more_runners=_RUNNERS)
