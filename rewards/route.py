@@ -6,8 +6,8 @@ one, as costs go.
 
 How costs go is told by a window of the last ones, so with ``cost_weight`` above 0 a reward depends on what
 was judged before it, and every process has a window of its own, empty when it starts. Each episode's record
-holds the bounds that were used, from which its reward can be computed again. A fixed :class:`CostRange` in the
-window's place depends on nothing, and :meth:`CostWindow.score_batch` on no order within a batch.
+holds the bounds that were used, from which its reward can be computed again. A fixed :class:`CostRange` in
+the window's place depends on nothing, and :meth:`CostWindow.score_batch` on no order within a batch.
 """
 
 from __future__ import annotations

@@ -43,9 +43,9 @@ class Route(Env):
     prompt = "Think in <think></think>. Ask a model with router. Answer in <answer></answer>."
     long_prompt = (
         "Answer the question. Whenever you have read something new, first think inside <think> and "
-        "</think>: what you know, what is missing, and which model is good enough to tell and cheap. Ask with "
-        "the router tool, as often as it takes; every token of an answer costs the model's price. When you "
-        "know the answer, write it in a few words inside <answer> and </answer>, for example "
+        "</think>: what you know, what is missing, and which model is good enough to tell and cheap. Ask "
+        "with the router tool, as often as it takes; every token of an answer costs the model's price. When "
+        "you know the answer, write it in a few words inside <answer> and </answer>, for example "
         "<answer>Beijing</answer>, once and at the very end."
     )
     success = "exact"

@@ -22,7 +22,6 @@ from agentrl.rewards.route import CostRange
 from agentrl.rollout import ScriptedPolicy, succeeded
 from agentrl.tools import router as router_module
 
-
 ORACLE = "<think>Hm.</think>" + write_call("router", model="oracle", query="?")
 
 
