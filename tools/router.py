@@ -216,10 +216,11 @@ class _Endpoints:
 
     async def leave(self) -> None:
         self._users -= 1
-        if self._users == 0 and self._session is not None:
+        if self._users == 0:
             session, self._session = self._session, None
             self._slots = {}  # like the session, they belong to this event loop
-            await session.close()
+            if session is not None:
+                await session.close()
 
     async def ask(self, model: RoutedModel, body: Mapping[str, Any]) -> _Completion:
         """The model's completion.
@@ -245,8 +246,9 @@ class _Endpoints:
             slot.release()
 
     async def _tried(self, model: RoutedModel, body: Mapping[str, Any]) -> _Completion:
-        tries = self._retries + 1
-        for number in range(1, tries + 1):
+        tries, number = self._retries + 1, 0
+        while True:
+            number += 1
             try:
                 return _read(await self._post(model, body), model)
             except _Failed as problem:
@@ -258,7 +260,6 @@ class _Endpoints:
                 await asyncio.sleep(
                     min(max(problem.wait, FIRST_WAIT_SECONDS * 2 ** (number - 1)), MOST_WAIT_SECONDS)
                 )
-        raise AssertionError("the last try returns or raises")
 
     async def _post(self, model: RoutedModel, body: Mapping[str, Any]) -> _Response:
         if self._session is None:
