@@ -68,7 +68,7 @@ class OpenDocument(Tool):
 
 
 def paged(text: str, most: int) -> list[str]:
-    """A text in pages of at most ``most`` characters that end with a line, or else with a word, where they can."""
+    """A text in pages of at most ``most`` characters; where they can, they end with a line or else a word."""
     pages, start = [], 0
     while len(text) - start > most:
         ends = (text.rfind(mark, start + most // 2, start + most) + 1 for mark in ("\n", " "))

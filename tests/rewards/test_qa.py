@@ -130,8 +130,10 @@ def test_a_wrong_answer_is_worth_less_than_a_right_one(score):
 @given(st.text(max_size=60), st.lists(st.text(max_size=20), min_size=1, max_size=3))
 def test_whatever_is_written_scores_within_bounds(text, golds):
     assert 0 <= token_f1(text, golds) <= 1
-    assert not exact_match(text, golds) or not normalize_answer(text) or token_f1(text, golds) == pytest.approx(1)
+    assert (
+        not exact_match(text, golds)
+        or not normalize_answer(text)
+        or token_f1(text, golds) == pytest.approx(1)
+    )
     tagged = episode(f"<answer>{text}</answer>", golds)
     assert 0 <= search_r1(0.5).function(tagged) <= 1
-
-

@@ -92,7 +92,9 @@ async def test_a_row_that_is_no_document_is_named(tmp_path, row, words):
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.name != "lock" and path.is_file()]
 
 
-@pytest.mark.parametrize(("content", "words"), [("", "0 documents"), ("\n \n", "0 documents"), ('{"text": "a"}', "no words")])
+@pytest.mark.parametrize(
+    ("content", "words"), [("", "0 documents"), ("\n \n", "0 documents"), ('{"text": "a"}', "no words")]
+)
 async def test_a_corpus_with_nothing_in_it(tmp_path, content, words):
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text(content)

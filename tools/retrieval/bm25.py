@@ -22,7 +22,7 @@ BLOCK = 20_000
 
 
 class Bm25:
-    """Ranks by the words that a document shares with the query (BM25 as Lucene scores it, English stop words)."""
+    """Ranks by the words that a document shares with the query: BM25 as Lucene scores it, English stop words."""
 
     def __init__(self, corpus: Corpus) -> None:
         self._corpus = corpus
@@ -74,17 +74,18 @@ def _library() -> Any:
 
 
 def _best(scores: NDArray[Any], most: int) -> NDArray[Any]:
-    """Where the highest scores are, best first; of equal ones the first."""
+    """Where the highest scores are, best first."""
     import numpy as np
 
     count = min(most, len(scores))
     found = np.argpartition(scores, -count)[-count:]
-    return found[np.lexsort((found, -scores[found]))]
+    ordered: NDArray[Any] = found[np.lexsort((found, -scores[found]))]
+    return ordered
 
 
 # ---- making the index -------------------------------------------------------------------------
-# bm25s makes an index of lists that hold every word of every document. Here the words of a block of documents are
-# counted and put aside on the disk; then each count goes to its place in arrays of the form that bm25s searches.
+# bm25s makes an index of lists that hold every word of every document. Here the words of a block of documents
+# are counted and put aside on the disk; then each count goes to its place in arrays as bm25s searches them.
 
 
 def _make(corpus: Corpus, folder: Path) -> None:
@@ -93,9 +94,7 @@ def _make(corpus: Corpus, folder: Path) -> None:
     vocabulary: dict[str, int] = {}
     counts = folder / "counts"
     with counts.open("wb") as file:
-        lengths = np.concatenate(
-            [_count(texts, vocabulary, first, file) for first, texts in _blocks(corpus)]
-        )
+        lengths = np.concatenate([_count(texts, vocabulary, first, file) for first, texts in _blocks(corpus)])
     if not vocabulary:
         raise DataError(f"The corpus {str(corpus.path)!r} has no words to search for.")
     digests = np.array([digest(word) for word in vocabulary], dtype=np.uint64)

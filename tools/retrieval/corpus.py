@@ -50,8 +50,8 @@ class Corpus:
     The file must not change while it is open.
 
     Args:
-        path: each line has ``text``, perhaps ``title`` and ``id``; or ``contents``, of which the first line is
-            the title.
+        path: each line has ``text``, perhaps ``title`` and ``id``; or ``contents``, of which the first line
+            is the title.
         cache: by default ``~/.cache/agentrl/search``, or as ``XDG_CACHE_HOME`` says.
         at_once: searches of one event loop that run at the same time; further ones wait.
 
@@ -109,7 +109,7 @@ class Corpus:
         return _part(self._open().home, name, make)
 
     async def run(self, context: ToolContext, function: Callable[..., Any], *args: Any) -> Any:
-        """Await a blocking function, in its turn: episodes beyond ``at_once`` wait instead of taking threads."""
+        """Await a blocking function, in its turn: calls beyond ``at_once`` wait and take no thread."""
         async with self._turn():
             return await context.blocking.run(function, *args)
 
@@ -233,7 +233,7 @@ def new_array(path: Path, dtype: Any, shape: tuple[int, ...]) -> NDArray[Any]:
     """
     import numpy as np
 
-    made: NDArray[Any] = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    made: NDArray[Any] = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)  # type: ignore[no-untyped-call]
     with path.open("rb+") as file:  # a mapped file without room on the disk would end the process
         os.posix_fallocate(file.fileno(), 0, max(path.stat().st_size, 1))
     return made

@@ -162,7 +162,7 @@ class Dense:
 
 
 def nearest(vectors: NDArray[np.float32], query: NDArray[np.float32], most: int) -> list[Hit]:
-    """The rows with the largest inner products, best first; of equal ones the first.
+    """The rows with the largest inner products, best first.
 
     Args:
         vectors: ``[N, D]``

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 
@@ -38,9 +37,12 @@ class Remote:
         body = {"queries": [query], "topk": most, "return_scores": True}
         limit = aiohttp.ClientTimeout(total=self._seconds)
         try:
-            async with aiohttp.ClientSession(timeout=limit) as http, http.post(self._url, json=body) as answer:
+            async with (
+                aiohttp.ClientSession(timeout=limit) as http,
+                http.post(self._url, json=body) as answer,
+            ):
                 content = await self._read(answer)
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as problem:
+        except (TimeoutError, aiohttp.ClientError, OSError) as problem:
             why = str(problem) or f"no answer in {self._seconds:g} s"
             raise InfrastructureError(
                 f"The search server {self._url} cannot be reached: {why}. Is it running?"
