@@ -4,9 +4,9 @@
 
 A corpus of made-up passages, whose words are as unevenly frequent as a language's, is indexed by the tool (in
 a process of its own, whose memory is measured) and by bm25s in memory. Then both answer the same queries in
-turn. The dense search has the size of the built-in corpus of `qa`: every entry of the World Factbook, encoded by
-the bundled MiniLM; beside it the same vectors are in memory and compared by one product. Nothing else should
-run on the machine.
+turn. The dense search has the size of the built-in corpus of `qa`: every entry of the World Factbook, encoded
+by the bundled MiniLM; beside it the same vectors are in memory and compared by one product. Nothing else
+should run on the machine.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -143,9 +144,12 @@ async def bm25(folder: Path, passages: int, count: int) -> dict[str, float]:
     }  # fmt: skip
 
 
-async def dense(folder: Path, count: int) -> dict[str, float]:
+async def dense(folder: Path, entries: int | None, count: int) -> dict[str, float]:
     """The tool beside one product of NumPy's, both with the encoding of the query."""
-    corpus = Corpus(str(factbook.corpus_file(str(folder))), str(folder / "cache"))
+    path = folder / "entries.jsonl"
+    with factbook.corpus_file(str(folder)).open() as lines:
+        path.write_text("".join(islice(lines, entries)))
+    corpus = Corpus(str(path), str(folder / "cache"))
     tool = Search(corpus, topk=TOPK, kind="dense").spawn(ToolContext())
     began = time.perf_counter()
     await ask(tool, "warm")
@@ -168,7 +172,7 @@ async def dense(folder: Path, count: int) -> dict[str, float]:
     }  # fmt: skip
 
 
-async def measure(passages: int, count: int, where: str | None) -> dict[str, float]:
+async def measure(passages: int, entries: int | None, count: int, where: str | None) -> dict[str, float]:
     """Both comparisons, in a folder that is removed."""
     with tempfile.TemporaryDirectory(dir=where) as name:
         folder = Path(name)
@@ -183,7 +187,7 @@ async def measure(passages: int, count: int, where: str | None) -> dict[str, flo
         print(f"bm25s in memory {found['direct_index_seconds']:.0f} s; ", end="")
         print(f"a worker's own memory {found['worker_unshared_mib']:.0f} MiB", flush=True)
     with tempfile.TemporaryDirectory(dir=where) as name:
-        found |= await dense(Path(name), count)
+        found |= await dense(Path(name), entries, count)
         print(f"Dense over {found['documents']:,} documents, median of the queries")
         print(f"  the tool {found['dense_ms']:.2f} ms, NumPy {found['numpy_ms']:.2f} ms: ", end="")
         print(f"{found['dense_ratio']:.2f} times; the same best document for {found['dense_same']:.0%}")
@@ -196,13 +200,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--passages", type=int, default=1_000_000)
+    parser.add_argument("--entries", type=int, help="of the Factbook, for the dense search; by default all")
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument(
         "--folder", help="where the corpus and the indexes are made; by default the temporary folder"
     )
     parser.add_argument("--json", action="store_true", help="end with the figures as a JSON object")
     options = parser.parse_args()
-    found = asyncio.run(measure(options.passages, options.queries, options.folder))
+    found = asyncio.run(measure(options.passages, options.entries, options.queries, options.folder))
     if options.json:
         print(json.dumps({name: round(value, 4) for name, value in found.items()}))
 

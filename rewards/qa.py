@@ -1,7 +1,7 @@
 """Is the answer to a question right?
 
-The answer is what stands between the last ``<answer>`` and ``</answer>`` of the final text, as Search-R1 takes
-it. It is compared with ``task.answer``, a text or a list of texts of which any will do.
+The answer is what stands between the last ``<answer>`` and ``</answer>`` of the final text, as in Search-R1.
+It is compared with ``task.answer``, a text or a list of texts of which any will do.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ def wanted(episode: Trajectory) -> list[str]:
     answers = list(answer) if isinstance(answer, list | tuple) else [] if answer is None else [answer]
     if not answers:
         raise DefinitionError(
-            f"The rewards of questions compare with task.answer, and task {episode.task.id} has none; give it a "
-            "text or a list of texts."
+            f"Rewards of questions compare with task.answer, and task {episode.task.id} has none; give it "
+            "a text or a list of texts."
         )
     return [str(one) for one in answers]
 

@@ -47,9 +47,9 @@ class QA(Env):
 
     prompt = "Use search. Answer in <answer></answer>."
     data_prompt = (
-        "Answer the question. Look up what you need: search finds documents, open_document shows one in full. A "
-        "question may need facts from two documents. When you know the answer, write it between <answer> and "
-        "</answer>, as short as possible, for example <answer>Paris</answer>."
+        "Answer the question. Look up what you need: search finds documents, open_document shows all of one. "
+        "A question may need facts from two documents. When you know the answer, write it between <answer> "
+        "and </answer>, as short as possible, for example <answer>Paris</answer>."
     )
     success = "exact"
 

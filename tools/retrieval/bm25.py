@@ -22,7 +22,7 @@ BLOCK = 20_000
 
 
 class Bm25:
-    """Ranks by the words that a document shares with the query: BM25 as Lucene scores it, English stop words."""
+    """Ranks by the words that a document shares with the query: BM25 in Lucene's form, English stop words."""
 
     def __init__(self, corpus: Corpus) -> None:
         self._corpus = corpus
