@@ -42,9 +42,8 @@ class Sql(Env):
 
     name = "sql"
     prompt = (
-        "Answer the question with one SQL statement for SQLite. Call sql without arguments to see the "
-        "schema, and with a query to try it. Then write the final statement in a block:\n"
-        "```sql\nSELECT ...\n```"
+        "Answer with one SQL statement for SQLite in a block:\n```sql\nSELECT ...\n```\n"
+        "Call sql without arguments to see the schema, or with a query to try it."
     )
     success = "correct"
 

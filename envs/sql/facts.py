@@ -229,11 +229,15 @@ def made_up(facts: Facts, rng: random.Random) -> Facts:
     regions = sorted(_REGIONS.values())
     codes = [row[0] for row in facts.country]
     rng.shuffle(capitals)
+    country, used = [], set[int]()
+    for (code, name, _, _, *numbers), capital in zip(facts.country, capitals, strict=True):
+        area, people, *others = (_other(value, rng) for value in numbers)
+        while area in used or people in used:  # orders by these have no ties
+            area, people = area + 1, people + 1
+        used |= {area, people}
+        country.append((code, name, capital, rng.choice(regions), area, people, *others))
     return Facts(
-        country=[
-            (code, name, capital, rng.choice(regions), *(_other(value, rng) for value in numbers))
-            for (code, name, _, _, *numbers), capital in zip(facts.country, capitals, strict=True)
-        ],
+        country=country,
         economy=[(code, *(_other(value, rng) for value in numbers)) for code, *numbers in facts.economy],
         border=_rewired(facts.border, codes, rng),
         export=_rewired(facts.export, codes, rng),
