@@ -1,5 +1,5 @@
-"""The process that holds one connection for `by_url`: requests as JSON lines on standard input, answers on
-output.
+"""The program that holds one connection for `by_url`, which sends it: requests as JSON lines on standard
+input, answers on output.
 
 The first line says which URL; each further one is answered in turn. At the end of input the transaction is
 undone.
@@ -14,15 +14,15 @@ import resource
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
-
-from agentrl.tools.untrusted.by_url import HELD, Held
-from agentrl.tools.untrusted.guest._rows import Rows
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, CursorResult
 
-MEMORY_BYTES = 1 << 30
+    from agentrl.tools.untrusted.guest._rows import Rows
+
 MOST_TABLES = 200
 MOST_MESSAGE = 500
 
@@ -33,6 +33,53 @@ _LEADING = re.compile(r"(?:\s|\(|--[^\r\n]*[\r\n])*")
 _WORD = re.compile(r"[A-Za-z]+")
 _READ_ONLY_CODES = {"25006", "42501", 1792, 1142, 1044}
 """PostgreSQL's and MySQL's: the transaction only reads, or the user may not."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """How a dialect holds an episode.
+
+    Args:
+        begin: statements at the start of a connection; ``read`` those of one that may only read.
+            ``{seconds}`` and ``{milliseconds}`` stand for the time limit of a statement.
+        who: asks for the connection's number on the server.
+        end: ends the connection of that ``{number}``, from another one.
+        undoes_tables: whether a transaction undoes CREATE, ALTER and DROP. Where it does not they are
+            refused.
+    """
+
+    begin: tuple[str, ...] = ()
+    read: tuple[str, ...] = ()
+    who: str = ""
+    end: str = ""
+    undoes_tables: bool = False
+
+
+HELD: Mapping[str, Held] = MappingProxyType(
+    {
+        "postgresql": Held(
+            begin=("SET statement_timeout = {milliseconds}", "SET idle_in_transaction_session_timeout = 0"),
+            read=("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",),
+            who="SELECT pg_backend_pid()",
+            end="SELECT pg_terminate_backend({number})",
+            undoes_tables=True,
+        ),
+        "mysql": Held(
+            begin=("SET SESSION max_execution_time = {milliseconds}",),
+            read=("SET SESSION TRANSACTION READ ONLY",),
+            who="SELECT connection_id()",
+            end="KILL {number}",
+        ),
+        "mariadb": Held(
+            begin=("SET SESSION max_statement_time = {seconds}",),
+            read=("SET SESSION TRANSACTION READ ONLY",),
+            who="SELECT connection_id()",
+            end="KILL {number}",
+        ),
+    }
+)
+"""By dialect. Others have a transaction alone: what reads is told by its first word, time by the clock
+outside."""
 
 
 class _Told(Exception):
@@ -191,13 +238,13 @@ def _first_line(problem: BaseException | None) -> str:
 
 def serve() -> None:
     """Answer until standard input ends."""
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     answers, sys.stdout = sys.stdout, sys.stderr  # what a driver prints is no answer
     holder: Holder | None = None
     for line in sys.stdin:
         try:
             request = json.loads(line)
             if holder is None:
+                resource.setrlimit(resource.RLIMIT_AS, (request["memory"], request["memory"]))
                 holder = Holder(request)
                 reply: dict[str, Any] = {"number": holder.number}
             else:
