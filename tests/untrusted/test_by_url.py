@@ -81,7 +81,7 @@ async def test_schema_sample_and_query(begin: Begin):
     assert (await use(tool, table="bay.ships")).metadata["columns"] == ["a", "name"]
     found = await use(tool, "-- the first ones\nSELECT * FROM ships WHERE name LIKE 'ship %' ORDER BY a;")
     assert found.metadata["rows"] == [[0, "ship 0"], [1, "ship 1"]] and found.metadata["more"]
-    assert await rows(tool, "(SELECT NULL, 0.5::float8, 'a,b')") == [[None, 0.5, "a,b"]]
+    assert await rows(tool, "(SELECT NULL, 0.5::float8, 'a,b', true)") == [[None, 0.5, "a,b", "true"]]
     with pytest.raises(Invalid, match="relation"):
         await use(tool, table='ships" WHERE true --')
     with pytest.raises(Invalid, match="syntax"):

@@ -113,8 +113,7 @@ class UrlDatabase:
             except EOFError:
                 self._helper = None
                 if await helper.close() == -signal.SIGKILL:
-                    raise InfrastructureError("The process that held the database's connection was killed.")
-                    from None
+                    raise InfrastructureError("The process that holds the connection was killed.") from None
                 raise Interrupted(
                     "Stopped: the answer takes more memory than it may." + (_UNDONE if self._writable else "")
                 ) from None
@@ -137,6 +136,9 @@ class UrlDatabase:
                     f"No connection came free within {WAIT_SECONDS:g} s; give the tool more slots."
                 ) from None
             self._placed = True
+        if self._helper is not None and self._helper.killed:
+            await self._helper.close()
+            self._helper = None
         if self._helper is None:
             start = {"url": self._url, "writable": self._writable, "seconds": caps.seconds}
             self._helper = await _Helper.started(start)
@@ -172,6 +174,7 @@ class _Helper:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
         self.number: int | None = None
+        self.killed = False
 
     @classmethod
     async def started(cls, request: Mapping[str, Any]) -> _Helper:
@@ -218,6 +221,7 @@ class _Helper:
 
     def kill(self) -> None:
         """End it at once."""
+        self.killed = True
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
 

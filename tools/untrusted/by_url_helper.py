@@ -7,6 +7,7 @@ undone.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -27,6 +28,7 @@ MOST_TABLES = 200
 MOST_MESSAGE = 500
 
 _READING = frozenset({"SELECT", "WITH", "VALUES", "TABLE", "SHOW", "EXPLAIN", "DESCRIBE", "DESC"})
+_STREAMED = frozenset({"SELECT", "WITH", "VALUES", "TABLE"})
 _WRITING = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE", "REPLACE"})
 _TABLES = frozenset({"CREATE", "ALTER", "DROP", "TRUNCATE"})
 _LEADING = re.compile(r"(?:\s|\(|--[^\r\n]*[\r\n])*")
@@ -136,24 +138,21 @@ class Holder:
         began = time.monotonic()
         try:
             answer: dict[str, Any] = getattr(self, f"_{request['do']}")(request)
-            return answer
-        except exc.DBAPIError as problem:
-            raise _told(problem, time.monotonic() - began, request["seconds"]) from None
-        except exc.SQLAlchemyError as problem:
-            raise _Told("invalid", _first_line(problem)) from None
-        finally:
-            if not self.writable and not self.connection.invalidated:
+            if not self.writable:
                 self.connection.rollback()
+            return answer
+        except exc.SQLAlchemyError as problem:
+            told = _told(problem, time.monotonic() - began, request["seconds"])
+            if not self.writable and not self.connection.invalidated:
+                with contextlib.suppress(exc.SQLAlchemyError):
+                    self.connection.rollback()
+            raise told from None
 
     def _query(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        statement = self._checked(request["sql"])
-        if not self.writable:
-            return self._rows(statement, request)
-        with self.connection.begin_nested():
-            return self._rows(statement, request)
+        return self._run(*self._checked(request["sql"]), request)
 
-    def _checked(self, sql: str) -> str:
-        """The statement, if it is one and of a kind that is allowed."""
+    def _checked(self, sql: str) -> tuple[str, str]:
+        """The statement's first word and the statement, if it is one and of a kind that is allowed."""
         statement = sql.strip().rstrip(";").rstrip()
         if ";" in statement:
             raise _Told("refused", "Not allowed: give one statement, without ';' in it.")
@@ -165,14 +164,16 @@ class Holder:
             allowed |= _TABLES
         if kind not in allowed:
             raise _Told("refused", f"Not allowed: {kind}. Allowed are {', '.join(sorted(allowed))}.")
-        return statement
+        return kind, statement
 
-    def _rows(self, statement: str, request: Mapping[str, Any]) -> dict[str, Any]:
-        # Row by row where the driver can; a writing WITH cannot be read so.
-        stream = not self.writable and _WORD.search(statement)
-        options = {"no_parameters": True, "stream_results": bool(stream), "max_row_buffer": 64}
-        if stream and statement.lstrip("( \n").upper().startswith(("SHOW", "EXPLAIN", "DESC")):
-            options["stream_results"] = False
+    def _run(self, kind: str, statement: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        if not self.writable:  # row by row where the driver can; what writes, or may, cannot be read so
+            return self._rows(statement, request, stream=kind in _STREAMED)
+        with self.connection.begin_nested():
+            return self._rows(statement, request, stream=False)
+
+    def _rows(self, statement: str, request: Mapping[str, Any], *, stream: bool) -> dict[str, Any]:
+        options = {"no_parameters": True, "stream_results": stream, "max_row_buffer": 64}
         result = self.connection.exec_driver_sql(statement, execution_options=options)
         try:
             if not result.returns_rows:
@@ -209,14 +210,13 @@ class Holder:
         table = sqlalchemy.table(name, schema=schema or None)
         sample = sqlalchemy.select(sqlalchemy.text("*")).select_from(table).limit(int(request["first"]))
         text = str(sample.compile(self.connection, compile_kwargs={"literal_binds": True}))
-        if self.writable:
-            with self.connection.begin_nested():
-                return self._rows(text, request)
-        return self._rows(text, request)
+        return self._run("SELECT", text, request)
 
 
 def _told(problem: Any, took: float, seconds: float) -> _Told:
-    """An error of the driver's, for whoever it concerns."""
+    """An error of the driver's or SQLAlchemy's, for whoever it concerns."""
+    if not hasattr(problem, "orig"):
+        return _Told("invalid", _first_line(problem))
     code = getattr(problem.orig, "sqlstate", None) or getattr(problem.orig, "pgcode", None)
     if code is None and problem.orig is not None and problem.orig.args:
         code = problem.orig.args[0]
