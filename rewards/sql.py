@@ -62,7 +62,10 @@ class _Reply(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    outcome: Annotated[str, Field(max_length=20)]
+    outcome: Literal[
+        "same", "different", "failed", "refused", "slow", "huge",
+        "gold failed", "gold refused", "gold slow", "gold huge", "gold dead",
+    ]  # fmt: skip
     detail: Annotated[str, Field(max_length=500)]
 
 

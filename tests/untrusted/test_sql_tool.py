@@ -52,10 +52,6 @@ def options(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
     return {"engine": engine, "database": str(file)}
 
 
-def tool_is_sqlite(options: dict[str, Any]) -> bool:
-    return bool(options["engine"] == "sqlite")
-
-
 async def use(tool: Sql, **arguments: str) -> Observation:
     return Observation.of(await tool.invoke(arguments))
 
@@ -75,7 +71,7 @@ async def test_schema_sample_and_query(begin: Begin, options: dict[str, Any]):
     ]
     assert found.metadata["more"] and not found.error
     truth = (await use(tool, query="SELECT a > 7 AS x FROM t ORDER BY a LIMIT 1")).metadata["rows"]
-    assert truth == ([[0]] if tool_is_sqlite(options) else [["false"]])
+    assert truth == [[0 if options["engine"] == "sqlite" else "false"]]
     with pytest.raises(Invalid):
         await use(tool, table='t" WHERE 1; --')
     with pytest.raises(Refused):

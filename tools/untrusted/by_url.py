@@ -119,11 +119,8 @@ class UrlDatabase:
                 ) from None
             except (KeyError, ValidationError):
                 raise Unanswered("The answer cannot be read.") from None
-            except (
-                asyncio.CancelledError
-            ):  # whoever waited gave up: nobody reads this helper's answer any more
-                self._helper = None
-                helper.kill()
+            except asyncio.CancelledError:
+                helper.kill()  # whoever waited gave up, and the next call must not read this answer
                 raise
 
     async def _open(self, caps: Caps) -> _Helper:

@@ -104,17 +104,16 @@ class Holder:
             engine = sqlalchemy.create_engine(request["url"], poolclass=sqlalchemy.NullPool)
         except (ImportError, exc.ArgumentError) as problem:
             raise _Told("config", f"The option 'url' cannot be used: {problem}.") from None
-        is_mariadb = getattr(engine.dialect, "is_mariadb", False)
-        self._held = HELD.get("mariadb" if is_mariadb else engine.dialect.name, Held())
         try:
             self.connection: Connection = engine.connect()
-            self._begin(request, is_mariadb=getattr(engine.dialect, "is_mariadb", False))
+            # Whether a server is MariaDB is known once connected: URLs call it mysql too.
+            is_mariadb = getattr(engine.dialect, "is_mariadb", False)
+            self._held = HELD.get("mariadb" if is_mariadb else engine.dialect.name, Held())
+            self._begin(request)
         except exc.SQLAlchemyError as problem:
             raise _Told("infrastructure", f"The database cannot be used: {_first_line(problem)}") from None
 
-    def _begin(self, request: Mapping[str, Any], *, is_mariadb: bool) -> None:
-        if is_mariadb:  # known only once connected, where the URL says mysql
-            self._held = HELD["mariadb"]
+    def _begin(self, request: Mapping[str, Any]) -> None:
         self.number: int | None = None
         if "end" in request:
             if self._held.end:
@@ -253,6 +252,9 @@ def serve() -> None:
             reply = {"kind": told.kind, "message": str(told)[:MOST_MESSAGE]}
         except MemoryError:
             os._exit(1)  # nothing is known of a driver that ran out of memory
+        except Exception as problem:  # drivers raise what they like
+            kind = "infrastructure" if holder is None else "invalid"
+            reply = {"kind": kind, "message": f"{type(problem).__name__}: {_first_line(problem)}"}
         answers.write(json.dumps(reply) + "\n")
         answers.flush()
     if holder is not None:
