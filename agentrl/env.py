@@ -13,7 +13,7 @@ from agentrl.errors import DefinitionError
 from agentrl.observation import Observation
 from agentrl.reward import Reward
 from agentrl.task import Task
-from agentrl.tool import FunctionTool, Tool
+from agentrl.tool import FunctionTool, Tool, ToolContext
 from agentrl.trajectory import Message
 
 Expert = Generator[Message, list[str], None]
@@ -34,6 +34,7 @@ class Env:
         rewards: components beside its own methods.
         success: the reward component (a value above 0) that counts as solving the task; by
             default the episode's reward.
+        context: what the episode offers, such as a sandbox; there from :meth:`reset` on, for rewards too.
     """
 
     name: ClassVar[str] = ""
@@ -41,6 +42,7 @@ class Env:
     tools: Sequence[ToolLike] = ()
     rewards: Sequence[Any] = ()
     success: str | None = None
+    context: ToolContext
 
     def __init__(
         self,

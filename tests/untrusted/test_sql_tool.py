@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 import samples
 
-from agentrl import ConfigError, DataError, Observation, ToolContext, ToolError
+from agentrl import ConfigError, DataError, Observation, Task, ToolContext, ToolError
 from agentrl.registry import find_tool
 from agentrl.rollout.sessions import EpisodeSessions
 from agentrl.sandbox import Sandbox
@@ -22,7 +22,7 @@ from agentrl.tools.untrusted import Invalid, Refused
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 ENGINES = ["sqlite", "duckdb", "postgres"]
-Begin = Callable[[Sql], Awaitable[Sql]]
+Begin = Callable[..., Awaitable[Sql]]
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -30,10 +30,10 @@ async def begin(sandbox: Sandbox) -> AsyncIterator[Begin]:
     """Begins an episode of a tool."""
     async with AsyncExitStack() as stack:
 
-        async def begun(tool: Sql) -> Sql:
+        async def begun(tool: Sql, metadata: Mapping[str, Any] | None = None) -> Sql:
             sessions = EpisodeSessions(sandbox)
             stack.push_async_callback(sessions.close, 5)
-            own = tool.spawn(ToolContext(open_session=sessions.open))
+            own = tool.spawn(ToolContext(Task("?", metadata=metadata or {}), open_session=sessions.open))
             assert isinstance(own, Sql)
             await own.open()
             stack.push_async_callback(own.close)
@@ -70,6 +70,8 @@ async def test_schema_sample_and_query(begin: Begin, options: dict[str, Any]):
         "(more rows or longer values were left out)",
     ]
     assert found.metadata["more"] and not found.error
+    truth = (await use(tool, query="SELECT a > 7 AS x FROM t ORDER BY a LIMIT 1")).metadata["rows"]
+    assert truth == [[0 if options["engine"] == "sqlite" else "false"]]
     with pytest.raises(Invalid):
         await use(tool, table='t" WHERE 1; --')
     with pytest.raises(Refused):
@@ -106,10 +108,41 @@ async def test_clones_are_gone_when_no_episode_has_one(dsn: str):
     assert _made(dsn) == before
 
 
+async def test_a_url_may_name_a_file(begin: Begin, tmp_path: Path):
+    for engine, data in (("sqlite", samples.sqlite_database()), ("duckdb", samples.duckdb_database())):
+        (tmp_path / engine).write_bytes(data)
+        tool = await begin(Sql(url=f"{engine}:///{tmp_path / engine}"))
+        assert (await use(tool, query="SELECT count(*) FROM t")).metadata["rows"] == [[2000]]
+        with pytest.raises(Refused):
+            await use(tool, query="DELETE FROM t")
+
+
+async def test_each_task_names_its_file_in_a_folder(begin: Begin, tmp_path: Path):
+    (tmp_path / "inside").mkdir()
+    for name in ("outside.db", "inside/a.db"):
+        (tmp_path / name).write_bytes(samples.sqlite_database())
+    (tmp_path / "inside" / "link.db").symlink_to(tmp_path / "outside.db")
+    tool = Sql(folder=str(tmp_path / "inside"))
+    good = await begin(tool, {"database": "a.db"})
+    assert (await use(good, query="SELECT count(*) FROM t")).metadata["rows"] == [[2000]]
+    for name in ("../outside.db", str(tmp_path / "outside.db"), "link.db"):
+        with pytest.raises(DataError, match="outside of"):
+            await use(await begin(tool, {"database": name}))
+    with pytest.raises(DataError, match="is no file"):
+        await use(await begin(tool, {"database": "b.db"}))
+    for metadata in ({}, {"database": 3}):
+        with pytest.raises(DataError, match="names no database"):
+            await use(await begin(tool, metadata))
+
+
 async def test_what_has_to_be_named(tmp_path: Path):
     with pytest.raises(DataError, match="is no file"):
         Sql(str(tmp_path / "none.db"))
     with pytest.raises(ConfigError, match="'dsn' is needed"):
         Sql("shop", "postgres")
+    with pytest.raises(ConfigError, match="'database' and 'url' exclude each other"):
+        Sql("shop", url="postgresql://host/shop")
+    with pytest.raises(DataError, match="folder of databases"):
+        Sql(folder=str(tmp_path / "none"))
     with pytest.raises(ConfigError, match="needs the option 'database'"):
         find_tool("agentrl.tools.sql:Sql")

@@ -37,13 +37,21 @@ _STOPPED = {
 _TOO_LARGE = "The answer is larger than the output that the session may give; ask for less."
 
 
+_STANDS_ON: Mapping[str, tuple[str, ...]] = {
+    "sqlite": ("_rows", "_sqlite"),
+    "duckdb": ("_rows",),
+    "match": ("_sqlite", "_same"),
+}
+"""Further modules of the guest's that one needs."""
+
+
 @functools.cache
-def _program(name: str) -> str:
+def program(name: str) -> str:
     """Our code for the guest: one module, between what finds libraries safely and what answers."""
     folder = resources.files("agentrl.tools.untrusted.guest")
     return "\n".join(
         folder.joinpath(f"{part}.py").read_text("utf-8")
-        for part in ("_before", "_rows", f"for_{name}", "_after")
+        for part in ("_before", *_STANDS_ON.get(name, ()), f"for_{name}", "_after")
     )
 
 
@@ -73,11 +81,12 @@ async def ask(
     nonce = secrets.token_hex(16)
     sent = json.dumps({**request, "seconds": seconds, "nonce": nonce}).encode()
     limit = seconds + MARGIN_SECONDS + loading
-    result = await session.run_script(_program(name), stdin=sent, wall_seconds=limit)
-    return _read(result, nonce, answer, limit)
+    result = await session.run_script(program(name), stdin=sent, wall_seconds=limit)
+    return read(result, nonce, answer, limit)
 
 
-def _read(result: Result, nonce: str, answer: type[Answer], seconds: float) -> Answer:
+def read(result: Result, nonce: str, answer: type[Answer], seconds: float) -> Answer:
+    """The answer in what a program printed; ``seconds`` is the limit it ran under. Raises as `ask` does."""
     status = str(result.status)
     if status in _STOPPED:
         raise Interrupted(_STOPPED[status].format(seconds=seconds))

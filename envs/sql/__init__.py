@@ -1,0 +1,151 @@
+"""Questions that one SQL statement answers: about a built-in database of countries, or Spider's.
+
+The model may look at the database and try statements; it is paid for a final statement whose rows are right.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from agentrl import ConfigError, Env, Expert, Message, Task, Trajectory, call, reward, say
+from agentrl.envs.sql import facts, spider
+from agentrl.envs.sql.questions import FORMS, draw
+from agentrl.rewards.sql import MOST_DATABASES, execution_match, extract_sql
+from agentrl.tools.sql import Sql as SqlTool
+
+TEST_SIZE = 256
+SPLITS = ("train", "test")
+
+
+class Sql(Env):
+    """Questions about SQLite databases, answered by a statement in a fenced block.
+
+    Args:
+        difficulty: 1 (one table), 2 (joins, orders) or 3 (groups, nested statements).
+        forms: instead, names of :data:`agentrl.envs.sql.questions.FORMS`.
+        size: built-in tasks of the train split; the test split has a quarter of it, at most 256.
+        seed: of the built-in questions.
+        data: instead of them, questions in Spider's form: a folder, a file or a hub id.
+        databases: for ``data``, the folder that holds ``<db_id>/<db_id>.sqlite``; by default ``database``
+            beside the rows. What comes from the hub has none, so it must be given.
+        on_bad_row: what to do about a malformed row of ``data``: ``stop`` or ``skip``.
+        bad_format: the reward of an answer without a statement.
+        seconds: for a statement, of the tool's and of the reward's.
+        ignore_distinct: judge as if DISTINCT stood nowhere, as the suite's published figures do.
+
+    Raises:
+        ConfigError: an option does not fit, or the built-in facts are not installed.
+    """
+
+    name = "sql"
+    prompt = (
+        "Answer with one SQL statement for SQLite in a block:\n```sql\nSELECT ...\n```\n"
+        "Call sql without arguments to see the schema, or with a query to try it."
+    )
+    success = "correct"
+
+    def __init__(
+        self,
+        difficulty: int = 2,
+        forms: Sequence[str] | None = None,
+        size: int = 2000,
+        seed: int = 0,
+        data: str | None = None,
+        databases: str | None = None,
+        on_bad_row: Literal["stop", "skip"] = "stop",
+        bad_format: float = 0.0,
+        seconds: float = 10.0,
+        ignore_distinct: bool = False,
+    ) -> None:
+        super().__init__()
+        if data and forms is not None:
+            raise ConfigError(f"data={data} and forms= exclude each other; give one of them.")
+        if databases and not data:
+            raise ConfigError(f"databases={databases} is for data=, which is not given.")
+        if on_bad_row not in ("stop", "skip"):
+            raise ConfigError(f"on_bad_row={on_bad_row!r} must be 'stop' or 'skip'.")
+        self.forms = _checked_forms(difficulty, forms)
+        if size < len(self.forms) * 4:
+            raise ConfigError(
+                f"size={size} is too small for {len(self.forms)} forms; give at least 4 per form."
+            )
+        self.size, self.seed, self.data, self.on_bad_row = size, seed, data, on_bad_row
+        self.bad_format, self.seconds, self.ignore_distinct = bad_format, seconds, ignore_distinct
+        self.folder = spider.folder(data, databases) if data else facts.folder()
+        self.tools = (SqlTool(folder=str(self.folder), seconds=seconds),)
+        self._splits: dict[str, list[Task]] = {}
+
+    def tasks(self, split: str) -> list[Task]:
+        """The tasks of ``train`` or ``test``, made or read once; no question stands in both.
+
+        Raises:
+            ConfigError: the split is unknown, or the forms have too few questions.
+            DataError: ``data`` cannot be read.
+        """
+        if split not in SPLITS:
+            raise ConfigError(f"There is no split {split!r}; there are 'train' and 'test'.")
+        if split not in self._splits:
+            held_out = {task.prompt for task in self.tasks("test")} if split == "train" else set()
+            if self.data:
+                rows = spider.load(self.data, self.folder, split, self.on_bad_row)
+                self._splits[split] = [task for task in rows if task.prompt not in held_out]
+            else:
+                self._splits[split] = self._make(split, held_out)
+        return self._splits[split]
+
+    def _make(self, split: str, used: set[str]) -> list[Task]:
+        size = self.size if split == "train" else min(TEST_SIZE, self.size // 4)
+        rng = random.Random(f"{self.seed} {split}")
+        tasks = list(draw(self.forms, self.folder, rng, size, used))
+        rng.shuffle(tasks)
+        return tasks
+
+    @reward
+    async def correct(self, episode: Trajectory) -> float:
+        """1.0 if the final statement gives the rows of ``task.answer`` on all databases of the task, else
+        0.0; or ``bad_format`` where there is none."""
+        statement = extract_sql(episode.final_text)
+        if statement is None:
+            return self.bad_format
+        verdict = await execution_match(
+            self.context,
+            statement,
+            str(episode.task.answer),
+            self.suite(episode.task),
+            seconds=self.seconds,
+            ignore_distinct=self.ignore_distinct,
+        )
+        episode.metadata["verdict"] = verdict.model_dump()
+        return float(verdict.outcome == "same")
+
+    def suite(self, task: Task) -> list[Path]:
+        """The databases on which a statement is judged: the one that the model sees, and those beside it."""
+        seen = self.folder / task.metadata["database"]
+        others = (path for path in sorted(seen.parent.glob("*.sqlite")) if path != seen)
+        return [seen, *others][:MOST_DATABASES]
+
+    def expert(self, task: Task, rng: random.Random) -> Expert:
+        """Looks at the schema, tries the gold statement and answers with it."""
+        yield call("sql")
+        yield call("sql", query=task.answer)
+        yield _fenced(task.answer)
+
+
+def _fenced(statement: str) -> Message:
+    return say(f"```sql\n{statement}\n```")
+
+
+def _checked_forms(difficulty: int, names: Sequence[str] | None) -> list[str]:
+    if difficulty not in (1, 2, 3):
+        raise ConfigError(f"difficulty={difficulty!r} must be 1, 2 or 3.")
+    if names is None:
+        return [name for name, form in FORMS.items() if form.level == difficulty]
+    chosen = [names] if isinstance(names, str) else list(names)
+    unknown = [name for name in chosen if name not in FORMS]
+    if unknown or not chosen:
+        what = f"There is no form {unknown[0]!r}" if unknown else "forms= is empty"
+        raise ConfigError(f"{what}; known: {', '.join(sorted(FORMS))}.")
+    return list(dict.fromkeys(chosen))
