@@ -191,7 +191,7 @@ async def test_a_row_is_played_and_judged_and_its_tokens_are_the_engines(folder:
         True,
         "finished",
     )
-    assert episode["tokens"] == len(drawn) and episode["rewards"] == {"right": 1.0}
+    assert episode["tokens"] == len(drawn) and episode["rewards"] == {"right": 1.0, "spoke": 0.0}
     assert [entry["token_ids"] for entry in row.extra_fields["ledger"]] == [sampled(line) for line in LINES]
     assert client.parameters[0]["temperature"] == 0.5
     seeds = [parameters["seed"] for parameters in client.parameters]
