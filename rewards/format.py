@@ -100,8 +100,8 @@ def tagged(
     unknown = [tag for tag in (*once, *needed, first, last) if tag is not None and tag not in names]
     if not names or odd or unknown:
         raise DefinitionError(
-            f"tagged({', '.join(names)}): {(odd or unknown or ['nothing'])[0]!r} is not one of its tags; name "
-            "all tags first, without < and >."
+            f"tagged({', '.join(names)}): {(odd or unknown or ['nothing'])[0]!r} is not one of its tags; "
+            "name all tags first, without < and >."
         )
 
     def layout(episode: Trajectory) -> float:
