@@ -106,15 +106,15 @@ class Env:
         return [member.bind(self) for member in self._members(FunctionTool)]
 
     def own_rewards(self) -> list[Term]:
-        """What is summed up: the ``@reward`` methods, bound to this instance, and :attr:`rewards`.
+        """What is summed up: the class's own rewards, bound to this instance, and :attr:`rewards`.
 
-        A method that stands in :attr:`rewards`, alone or in an expression, counts there only.
+        One that stands in :attr:`rewards`, alone or in an expression, counts there only.
         """
         listed = [
             item if isinstance(item, Term) else Reward(item, getattr(item, "__name__", "reward"))
             for item in self.rewards
         ]
-        used = {component.name for item in listed for component in item.components() if component.is_method}
+        used = {component.name for item in listed for component in item.components()}
         methods = [member for member in self._members(Reward) if member.name not in used]
         return [term.bind(self) for term in [*methods, *listed]]
 

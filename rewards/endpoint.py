@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import random
-import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -50,12 +49,11 @@ class Pace:
 
 @dataclass
 class _Traffic:
-    """What the callers on one event loop share."""
+    """What the callers on one event loop share, while there are any."""
 
+    session: aiohttp.ClientSession
     places: asyncio.Semaphore
-    pace: Pace
     callers: int = 0
-    session: aiohttp.ClientSession | None = None
 
 
 class _TryAgain(Exception):
@@ -106,9 +104,8 @@ class Endpoint:
             raise ConfigError(
                 f"retries={self.retries} and wait_seconds={self.wait_seconds} must not be below 0."
             )
-        self._traffic: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Traffic] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._pace = Pace(self.per_minute)
+        self._traffic: dict[asyncio.AbstractEventLoop, _Traffic] = {}
 
     async def ask(self, messages: list[dict[str, str]]) -> str:
         """The model's answer.
@@ -121,7 +118,7 @@ class Endpoint:
         async with self._admitted() as traffic:
             wait = self.wait_seconds
             for left in range(self.retries, -1, -1):
-                await asyncio.sleep(traffic.pace.reserve(asyncio.get_running_loop().time()))
+                await asyncio.sleep(self._pace.reserve(asyncio.get_running_loop().time()))
                 try:
                     return await self._request(traffic, body)
                 except _TryAgain as problem:
@@ -143,26 +140,24 @@ class Endpoint:
         loop = asyncio.get_running_loop()
         traffic = self._traffic.get(loop)
         if traffic is None:
-            traffic = self._traffic[loop] = _Traffic(asyncio.Semaphore(self.at_once), Pace(self.per_minute))
-        traffic.callers += 1
-        if traffic.session is None:
-            traffic.session = aiohttp.ClientSession(
+            session = aiohttp.ClientSession(
                 timeout=aiohttp.ClientTimeout(total=self.seconds),
                 connector=aiohttp.TCPConnector(limit=self.at_once),
             )
+            traffic = self._traffic[loop] = _Traffic(session, asyncio.Semaphore(self.at_once))
+        traffic.callers += 1
         try:
             async with traffic.places:
                 yield traffic
         finally:
             traffic.callers -= 1
-            if traffic.callers == 0 and traffic.session is not None:
-                session, traffic.session = traffic.session, None
-                await session.close()
+            if traffic.callers == 0:
+                del self._traffic[loop]
+                await traffic.session.close()
 
     async def _request(self, traffic: _Traffic, body: dict[str, Any]) -> str:
         import aiohttp
 
-        assert traffic.session is not None
         key = os.environ.get(self.key)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         try:

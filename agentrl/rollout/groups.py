@@ -17,7 +17,7 @@ class _Group:
 
     arrived: int = 0
     members: list[Trajectory] = field(default_factory=list)
-    problem: BaseException | None = None
+    problem: Exception | None = None
     judged: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -47,7 +47,7 @@ class Groups:
         try:
             await self._judge(group.members)
         except BaseException as problem:
-            group.problem = problem
+            group.problem = _for_others(problem)
             raise
         finally:
             group.judged.set()
@@ -58,6 +58,7 @@ class Groups:
 
         Raises:
             UsageError: the judging failed, or another episode of the group.
+            RuntimeError: another episode of the group was cancelled.
         """
         group = self._open.get(episode.group)
         if await self.add(episode, size):
@@ -70,7 +71,7 @@ class Groups:
     def fail(self, name: str, size: int, problem: BaseException) -> None:
         """Say that an episode of a group will not come, so that none waits for it."""
         group = self._arrive(name, size)
-        group.problem = problem
+        group.problem = _for_others(problem)
         group.judged.set()
 
     def _arrive(self, name: str, size: int) -> _Group:
@@ -79,3 +80,10 @@ class Groups:
         if group.arrived >= size:
             del self._open[name]
         return group
+
+
+def _for_others(problem: BaseException) -> Exception:
+    """What the rest of a group is told; an episode that was cancelled does not cancel them."""
+    if isinstance(problem, Exception):
+        return problem
+    return RuntimeError("Another episode of the group was cancelled.")

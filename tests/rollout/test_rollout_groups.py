@@ -175,6 +175,21 @@ async def test_none_waits_for_an_episode_that_stopped_the_run(place: int) -> Non
     assert all(isinstance(made, UsageError) and "bad task" in str(made) for made in played)
 
 
+async def test_an_episode_that_is_cancelled_ends_its_group_without_cancelling_the_others() -> None:
+    runner, _ = make_runner(Ranked(), Lines("done"), retries=0)
+    work = [
+        asyncio.create_task(
+            runner.run_in_group(Task("Go.", metadata={"slow": slow}), size=2, group="g", episode_id=str(slow))
+        )
+        for slow in (0, 10_000)
+    ]
+    await asyncio.sleep(0)
+    work[1].cancel()
+    cancelled, told = await asyncio.gather(*reversed(work), return_exceptions=True)
+    assert isinstance(cancelled, asyncio.CancelledError)
+    assert isinstance(told, RuntimeError) and "was cancelled" in str(told)
+
+
 async def test_a_mistake_in_a_group_reward_reaches_every_episode() -> None:
     tasks = [Task("Go.", id=f"t{n}", metadata={"slow": 5 * n}) for n in range(3)]
     played = await in_group(Ranked(problem=KeyError("odd")), tasks)

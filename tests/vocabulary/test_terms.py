@@ -288,7 +288,9 @@ class Shop(Env):
     def seen(self, episode: Trajectory) -> float:
         return 7.0
 
-    rewards = (0.9 * right + 0.1 * gate(right, then=polite),)
+    bonus = reward(name="extra")(lambda episode: 5.0)  # a component of the class, if no method
+
+    rewards = (0.9 * right + 0.1 * gate(right, then=polite), 0 * bonus)
 
     async def reset(self, task: Task) -> None:
         self.sold = 1
@@ -309,7 +311,7 @@ async def test_methods_count_where_they_stand_bound_to_the_episodes_environment(
     made = episode()
     await score_episode(made, shop.own_rewards())
     assert made.reward == pytest.approx(expected)
-    assert sorted(made.rewards) == ["polite", "right", "seen"]
+    assert sorted(made.rewards) == ["extra", "polite", "right", "seen"]
 
 
 def test_two_rewards_of_one_name_are_refused() -> None:
