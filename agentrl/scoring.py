@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
-from agentrl.errors import DefinitionError, NoVerdict
+from agentrl.errors import DefinitionError, NoVerdict, UserCodeError
 from agentrl.reward import Reward
 from agentrl.terms import Amount, Term
 from agentrl.trajectory import Trajectory
@@ -36,7 +37,8 @@ async def score_episode(episode: Trajectory, terms: Sequence[Term]) -> None:
         NoVerdict: a component has no value and must not be left out, or none has one.
         UserCodeError: a component failed.
     """
-    for component in components_of(terms):
+    components = components_of(terms)
+    for component in components:
         if component.per == "turn":
             for turn in episode.turns:
                 try:
@@ -48,7 +50,7 @@ async def score_episode(episode: Trajectory, terms: Sequence[Term]) -> None:
                 episode.rewards[component.name] = await component.score(episode)
             except NoVerdict as problem:
                 _leave_out(component, problem, [episode])
-    add_up(episode, terms)
+    add_up(episode, terms, complete=all(component.per != "group" for component in components))
 
 
 async def score_group(episodes: Sequence[Trajectory], terms: Sequence[Term]) -> None:
@@ -75,11 +77,17 @@ async def score_group(episodes: Sequence[Trajectory], terms: Sequence[Term]) -> 
         add_up(episode, terms)
 
 
-def add_up(episode: Trajectory, terms: Sequence[Term]) -> None:
+def add_up(episode: Trajectory, terms: Sequence[Term], *, complete: bool = True) -> None:
     """The sum over terms by the episode's record; what has no value is left out of it.
+
+    Args:
+        episode: whose components were measured.
+        terms: the environment's.
+        complete: whether all of them were, so that an episode without any value has no verdict.
 
     Raises:
         NoVerdict: components were left out, and no term has a value.
+        UserCodeError: the sum is no finite number.
     """
     whole, judged = Amount(), False
     for term in terms:
@@ -87,9 +95,14 @@ def add_up(episode: Trajectory, terms: Sequence[Term]) -> None:
         if amount is not None:
             judged = True
             whole = whole.plus(amount.scaled(term.weight) if isinstance(term, Reward) else amount)
-    if not judged and episode.missing:
+    if complete and not judged and episode.missing:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in episode.missing.items())
         raise NoVerdict(f"No reward of episode {episode.id} has a value ({reasons}).")
+    if not math.isfinite(whole.total()):
+        raise UserCodeError(
+            f"The rewards of task {episode.task.id} add up to {whole.total()}; the components are "
+            f"{episode.components}. Bound them with clip()."
+        )
     episode.turn_reward, episode.episode_reward = whole.turns, whole.episode
     episode.reward = whole.total()
 

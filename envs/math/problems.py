@@ -115,7 +115,7 @@ def _from_hub(name: str, split: str, on_bad_row: OnBadRow, columns: Columns) -> 
 def _task(row: Mapping[str, Any], columns: Columns) -> Task | str:
     """The row's task, or what is wrong with the row."""
     question, answer = row.get(columns.question), row.get(columns.answer)
-    if not columns.gsm8k and isinstance(answer, int | float) and math.isfinite(answer):
+    if not columns.gsm8k and _is_number(answer):
         answer = str(answer)
     cells = ((columns.question, question), (columns.answer, answer))
     missing = [repr(name) for name, text in cells if not isinstance(text, str) or not text.strip()]
@@ -126,6 +126,11 @@ def _task(row: Mapping[str, Any], columns: Columns) -> Task | str:
     except ValueError as problem:
         return str(problem)
     return Task(str(question).strip(), answer=gold)
+
+
+def _is_number(cell: Any) -> bool:
+    whole = isinstance(cell, int) and not isinstance(cell, bool)
+    return whole or (isinstance(cell, float) and math.isfinite(cell))
 
 
 def _gsm8k_answer(text: str) -> str:

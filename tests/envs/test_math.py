@@ -246,6 +246,8 @@ def test_any_data_by_the_names_of_its_columns(tmp_path):
         ({"q": 3, "answer": "5"}, "'q' must be text"),
         ({"question": "?", "answer": "5"}, "lacks 'q'"),
         ('{"q": "?", "answer": NaN}', "'answer' must be text"),
+        ({"q": "?", "answer": True}, "'answer' must be text"),
+        ({"q": "?", "answer": 10**400}, "401 characters"),
     ],
 )
 def test_malformed_rows_of_other_data_are_named_too(tmp_path, bad, words):

@@ -21,6 +21,7 @@ from agentrl import (
     reward,
     schedule,
 )
+from agentrl.errors import UserCodeError
 from agentrl.reward import Reward
 from agentrl.scoring import add_up, components_of, score_episode, score_group
 
@@ -195,6 +196,16 @@ def test_a_schedule_stays_between_its_ends(
         assert amount.episode == end
 
 
+@pytest.mark.parametrize(
+    "term", [exact * exact, exact * schedule(lambda progress: math.nan), exact - exact * exact]
+)
+async def test_what_adds_up_to_no_finite_number_is_never_trained_on(term: Term) -> None:
+    made = episode(exact=1e200)
+    with pytest.raises(UserCodeError, match=r"add up to .*'exact': 1e\+200.*clip"):
+        await score_episode(made, [term])
+    assert made.reward is None
+
+
 # ---- no verdict
 
 
@@ -258,6 +269,16 @@ async def test_what_depends_on_a_group_is_filled_in_with_the_group() -> None:
     await score_group(group, terms)
     assert [made.reward for made in group] == pytest.approx([0.0, 1.1, 2.2])
     assert [made.rewards["place"] for made in group] == [0.0, 0.1, 0.2]
+
+
+async def test_an_episode_whose_judge_is_silent_may_still_get_its_groups_reward() -> None:
+    terms: list[Term] = [judged + place]
+    group = [episode(judged=None), episode(judged=0.5)]
+    for made in group:
+        await score_episode(made, terms)
+    await score_group(group, terms)
+    assert [made.reward for made in group] == pytest.approx([0.0, 0.6])
+    assert [set(made.rewards) for made in group] == [{"place"}, {"judged", "place"}]
 
 
 @pytest.mark.parametrize(
