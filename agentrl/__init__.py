@@ -15,6 +15,7 @@ from agentrl.errors import (
     DefinitionError,
     InfrastructureError,
     ModelError,
+    NoVerdict,
     SandboxUnavailable,
     SessionLost,
     ToolError,
@@ -22,7 +23,9 @@ from agentrl.errors import (
 )
 from agentrl.observation import Image, Observation
 from agentrl.reward import Reward, reward
+from agentrl.schedules import schedule
 from agentrl.task import Task
+from agentrl.terms import Term, gate
 from agentrl.tool import Tool, ToolContext, tool
 from agentrl.trajectory import Call, Message, Segment, Trajectory, Turn, call, say
 
@@ -38,12 +41,14 @@ __all__ = [
     "InfrastructureError",
     "Message",
     "ModelError",
+    "NoVerdict",
     "Observation",
     "Reward",
     "SandboxUnavailable",
     "Segment",
     "SessionLost",
     "Task",
+    "Term",
     "Tool",
     "ToolContext",
     "ToolError",
@@ -51,9 +56,11 @@ __all__ = [
     "Turn",
     "UsageError",
     "call",
+    "gate",
     "read_rows",
     "reward",
     "say",
+    "schedule",
     "tool",
 ]
 

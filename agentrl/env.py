@@ -13,6 +13,7 @@ from agentrl.errors import DefinitionError
 from agentrl.observation import Observation
 from agentrl.reward import Reward
 from agentrl.task import Task
+from agentrl.terms import Term
 from agentrl.tool import FunctionTool, Tool, ToolContext
 from agentrl.trajectory import Message
 
@@ -31,7 +32,7 @@ class Env:
         name: by default the class name in snake_case.
         prompt: the system prompt, if any.
         tools: tools beside its own methods: names, classes or instances.
-        rewards: components beside its own methods.
+        rewards: components and expressions of them; methods that an expression uses count there only.
         success: the reward component (a value above 0) that counts as solving the task; by
             default the episode's reward.
         context: what the episode offers, such as a sandbox; there from :meth:`reset` on, for rewards too.
@@ -106,13 +107,18 @@ class Env:
         """The ``@tool`` methods, bound to this instance."""
         return [member.bind(self) for member in self._members(FunctionTool)]
 
-    def own_rewards(self) -> list[Reward]:
-        """All components: the ``@reward`` methods, bound to this instance, and :attr:`rewards`."""
+    def own_rewards(self) -> list[Term]:
+        """What is summed up: the class's own rewards, bound to this instance, and :attr:`rewards`.
+
+        One that stands in :attr:`rewards`, alone or in an expression, counts there only.
+        """
         listed = [
-            item if isinstance(item, Reward) else Reward(item, getattr(item, "__name__", "reward"))
+            item if isinstance(item, Term) else Reward(item, getattr(item, "__name__", "reward"))
             for item in self.rewards
         ]
-        return [member.bind(self) for member in self._members(Reward)] + listed
+        used = {component.name for item in listed for component in item.components()}
+        methods = [member for member in self._members(Reward) if member.name not in used]
+        return [term.bind(self) for term in [*methods, *listed]]
 
     def _members(self, kind: type[Any]) -> list[Any]:
         found = {

@@ -13,6 +13,7 @@
     │   ├── SandboxError              the sandbox failed (not the code inside it)
     │   ├── SessionLost               a session that held the episode's state is gone
     │   ├── ServerBusy                a tool server has no room now; says when to try again
+    │   ├── NoVerdict             a judge could not tell what an episode is worth
     │   └── EpisodeTimeout            the episode's own time limit ran out
     └── UsageError                our bug or the user's: the run stops with this message
         ├── ConfigError               a setting is unknown, missing or does not fit
@@ -83,6 +84,13 @@ class ServerBusy(InfrastructureError):
     def __init__(self, message: str, retry_after: float = 1.0, *, queue_full: bool = False) -> None:
         super().__init__(message)
         self.retry_after, self.queue_full = retry_after, queue_full
+
+
+class NoVerdict(InfrastructureError):
+    """A judge did not come to a verdict: it is out of reach, or what it says is none. Not a score.
+
+    It voids the episode, unless the component that raised it may be left out (``no_verdict="leave out"``).
+    """
 
 
 class EpisodeTimeout(InfrastructureError):

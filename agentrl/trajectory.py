@@ -184,8 +184,11 @@ class Trajectory:
         status: ``finished`` (the model or the environment ended it), ``truncated`` (a limit did),
             or ``void`` (infrastructure failed: it has no reward and takes no part in training).
         reason: what ended it, in words.
-        rewards: episode-level components by name, unweighted.
-        reward: the weighted sum over components and turns; ``None`` when void.
+        progress: the share of the training's steps that were done when it was played; 1 outside of
+            training. What :func:`agentrl.schedule` goes by.
+        rewards: components per episode and per group, by name, unweighted.
+        missing: components without a verdict, by name: why.
+        reward: the sum that is trained on; ``None`` when void.
         attempts: how many times the episode was started.
         seconds: how long the last attempt took.
         metadata: whatever the environment recorded.
@@ -206,6 +209,17 @@ class Trajectory:
     metadata: dict[str, Any] = field(default_factory=dict)
     turn_reward: dict[int, float] = field(default_factory=dict)
     episode_reward: float = 0.0
+    progress: float = 1.0
+    missing: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def components(self) -> dict[str, float]:
+        """All components by name, unweighted; of one per turn the sum over turns."""
+        found = dict(self.rewards)
+        for turn in self.turns:
+            for name, value in turn.rewards.items():
+                found[name] = found.get(name, 0.0) + value
+        return found
 
     @property
     def final_text(self) -> str:
@@ -264,7 +278,9 @@ class Trajectory:
                 "status",
                 "reason",
                 "rewards",
+                "missing",
                 "reward",
+                "progress",
                 "attempts",
                 "seconds",
             )

@@ -48,6 +48,10 @@ async def correct(episode: Trajectory) -> float:
     return float(await asyncio.to_thread(math_equal, given, str(gold)))  # formulas may take seconds
 
 
+torl = 2 * correct - 1
+"""ToRL's outcome: 1 for a correct answer, -1 for any other."""
+
+
 # ---- finding the answer -----------------------------------------------------------------------
 
 

@@ -16,7 +16,9 @@ from rich.text import Text
 
 from agentrl.cli.settings import load
 from agentrl.registry import ENVS, TOOLS, find_tool, names
+from agentrl.reward import Reward
 from agentrl.task import Task
+from agentrl.terms import Term
 from agentrl.tool import FunctionTool
 from agentrl.view.text import clean
 
@@ -51,9 +53,8 @@ def show(name: str, words: Sequence[str]) -> int:
             Padding(Syntax(schema, "json", background_color="default", word_wrap=True), (0, 0, 0, 2))
         )
     _heading(console, "Rewards")
-    for reward in env.own_rewards():
-        weight = "logged only" if reward.weight == 0 else f"weight {reward.weight:g}"
-        console.print(Text(f"  {reward.name}  {weight}, per {reward.per}"))
+    for term in env.own_rewards():
+        console.print(Text(f"  {_reward(term)}"))
     for split in ("train", "test"):
         _heading(console, f"First tasks of {split}")
         for task in itertools.islice(iter(env.tasks(split)), 3):
@@ -73,6 +74,13 @@ def one_line(found: Any) -> str:
         kind = found if isinstance(found, type) else type(found)
         text = vars(kind).get("__doc__") or getattr(vars(kind).get("call"), "__doc__", None) or ""
     return clean(text.strip().partition("\n")[0], 100)
+
+
+def _reward(term: Term) -> str:
+    if not isinstance(term, Reward):
+        return str(term)
+    weight = "logged only" if term.weight == 0 else f"weight {term.weight:g}"
+    return f"{term.name}  {weight}, per {term.per}"
 
 
 def _list(group: str, what: str) -> int:

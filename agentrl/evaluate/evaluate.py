@@ -98,4 +98,5 @@ def _jobs(
                 split=split,
                 seed=episode_seed(seed, task.id, sample),
                 temperature=temperature,
+                group_size=samples,
             )

@@ -25,10 +25,11 @@ class EpisodeResult:
         reason: what ended it.
         success: whether it solved the task; false when void.
         reward: weighted sum; ``None`` when void.
-        rewards: episode-level components by name.
+        rewards: components by name; of one per turn the sum over turns.
         turns, calls, call_errors, tokens: how many.
         seconds: of the last attempt.
         attempts: how often it was started.
+        missing: components without a verdict, by name: why.
     """
 
     task: str
@@ -46,6 +47,7 @@ class EpisodeResult:
     tokens: int
     seconds: float
     attempts: int
+    missing: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, trajectory: Trajectory, position: int, sample: int, success: bool) -> EpisodeResult:
@@ -60,13 +62,14 @@ class EpisodeResult:
             reason=trajectory.reason,
             success=success,
             reward=trajectory.reward,
-            rewards=dict(trajectory.rewards),
+            rewards=trajectory.components,
             turns=len(trajectory.turns),
             calls=len(calls),
             call_errors=sum(call.status != "ok" for call in calls),
             tokens=trajectory.sampled_tokens,
             seconds=trajectory.seconds,
             attempts=trajectory.attempts,
+            missing=dict(trajectory.missing),
         )
 
     def to_dict(self) -> dict[str, Any]:

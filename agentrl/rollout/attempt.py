@@ -13,12 +13,12 @@ from agentrl.env import Env
 from agentrl.errors import DataError, EngineError, EpisodeTimeout, ModelUnsupported
 from agentrl.events import EventSink, ToolCalled, TurnGenerated
 from agentrl.observation import Image, Observation
-from agentrl.reward import score_episode
 from agentrl.rollout.policy import Generation, Policy, Sampling, Scene, SceneAware
 from agentrl.rollout.seeds import derive_seed
 from agentrl.rollout.sessions import EpisodeSessions
 from agentrl.rollout.toolbox import ToolBox, ToolLedger, kept, unicode, user_code
 from agentrl.rollout.waiting import OutOfTime, StrayExit, finish_quietly, to_the_end, within
+from agentrl.scoring import score_episode
 from agentrl.tool import BlockingCalls, ToolContext
 from agentrl.trajectory import Message, Segment, Status, Trajectory, Turn
 

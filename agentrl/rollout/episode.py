@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from agentrl.config import Rollout
 from agentrl.env import Env
-from agentrl.errors import DefinitionError, InfrastructureError, UsageError
+from agentrl.errors import DefinitionError, EpisodeTimeout, InfrastructureError, UsageError
 from agentrl.events import EpisodeFinished, EpisodeVoided, EventSink, NullSink
 from agentrl.registry import nearest
+from agentrl.reward import Reward
 from agentrl.rollout.attempt import Attempt, Setting
+from agentrl.rollout.groups import Groups
 from agentrl.rollout.policy import Policy, Sampling
+from agentrl.rollout.toolbox import user_code
+from agentrl.rollout.waiting import OutOfTime, within
+from agentrl.scoring import components_of, score_group
 from agentrl.task import Task
 from agentrl.trajectory import Trajectory
 
@@ -35,7 +40,8 @@ class EpisodeRunner:
         keep_characters: the longest text kept of one observation, as it came in.
 
     Raises:
-        DefinitionError: the environment's ``success`` names no reward of it.
+        DefinitionError: the environment's ``success`` names no reward of it, or one that may be left
+            out, or two rewards have the same name.
     """
 
     def __init__(
@@ -50,13 +56,12 @@ class EpisodeRunner:
         clock: Callable[[], float] | None = None,
         keep_characters: int = 1_000_000,
     ) -> None:
-        components = [component.name for component in env.own_rewards()]
-        if env.success is not None and env.success not in components:
-            raise DefinitionError(
-                f"Environment {env.name} counts success by the reward {env.success!r}, which it does not "
-                f"have. {nearest(env.success, components)}"
-            )
+        self._terms = env.own_rewards()
+        components = components_of(self._terms)
+        _check_success(env, components)
         self.env, self.limits = env, limits
+        self._grouped = any(component.per == "group" for component in components)
+        self._groups = Groups(self._judge_group)
         self._events = events or NullSink()
         self._setting = Setting(env, chat, policy, limits, sandbox, self._events, clock, keep_characters)
 
@@ -71,8 +76,11 @@ class EpisodeRunner:
         seed: int | None = None,
         temperature: float | None = None,
         top_p: float | None = None,
+        progress: float = 1.0,
     ) -> Trajectory:
         """Play one episode to its end.
+
+        Rewards per group are still open in it: :meth:`gather` takes it on, or use :meth:`run_in_group`.
 
         An attempt that infrastructure fails is void and is started afresh, up to ``retries`` times
         with growing waits. The last one's failure gives a trajectory with status ``void`` and no
@@ -85,6 +93,7 @@ class EpisodeRunner:
             step, split: for the events.
             seed: makes sampling repeatable where the engine can.
             temperature, top_p: instead of the limits'.
+            progress: the share of the training's steps that are done, for :func:`agentrl.schedule`.
 
         Raises:
             UsageError: the run has to stop: a tool, the environment, a reward or a setting is at fault.
@@ -99,7 +108,7 @@ class EpisodeRunner:
         number = 0
         while True:
             number += 1
-            trajectory = Trajectory(task, episode_id, group, attempts=number)
+            trajectory = Trajectory(task, episode_id, group, attempts=number, progress=progress)
             # A retry goes by another name, lest a router send it back to the machine that failed.
             name = episode_id if number == 1 else f"{episode_id}~{number}"
             attempt = Attempt(self._setting, trajectory, sampling, seed=seed, name=name)
@@ -110,16 +119,83 @@ class EpisodeRunner:
                 raise
             except InfrastructureError as problem:
                 _make_void(trajectory, problem, attempt.elapsed())
-                final = number > self.limits.retries
-                self._events.emit(
-                    EpisodeVoided(episode_id, group, task.id, step, split, trajectory.reason, number, final)
-                )
-                if final:
-                    return trajectory
+                if number > self.limits.retries:
+                    break
+                self._events.emit(_voided(trajectory, step, split, final=False))
                 await asyncio.sleep(self.limits.retry_seconds * 2 ** (number - 1))
             else:
-                self._events.emit(_finished(self.env, trajectory, step, split))
-                return trajectory
+                break
+        if not self._grouped:
+            self._tell(trajectory, step, split)
+        return trajectory
+
+    async def gather(
+        self, trajectory: Trajectory, *, size: int, step: int = 0, split: str = "train"
+    ) -> list[Trajectory]:
+        """Hand in an episode that :meth:`run` returned; returns those whose judgement is complete now.
+
+        Without rewards per group that is the episode itself. With them it is none until the last of the
+        group's ``size`` episodes has come, and then all of them.
+
+        Raises:
+            UsageError: a reward per group failed.
+        """
+        if not self._grouped:
+            return [trajectory]
+        members = await self._groups.add(trajectory, size)
+        for member in members:
+            self._tell(member, step, split)
+        return members
+
+    async def run_in_group(
+        self, task: Task, *, size: int, group: str, step: int = 0, split: str = "train", **how: Any
+    ) -> Trajectory:
+        """Play one episode of a group of ``size``; with rewards per group, wait until all are judged.
+
+        Args:
+            how: ``episode_id`` and what else :meth:`run` takes.
+
+        Raises:
+            UsageError: the run has to stop, for what this episode or another of its group ran into.
+        """
+        try:
+            trajectory = await self.run(task, group=group, step=step, split=split, **how)
+        except BaseException as problem:
+            if self._grouped:
+                self._groups.fail(group, size, problem)
+            raise
+        if self._grouped:
+            await self._groups.wait(trajectory, size)
+            self._tell(trajectory, step, split)
+        return trajectory
+
+    async def _judge_group(self, members: list[Trajectory]) -> None:
+        """Fill in the rewards per group; infrastructure that fails in it voids the whole group."""
+        counted = [trajectory for trajectory in members if trajectory.status != "void"]
+        if not counted:
+            return
+        seconds = self.limits.episode_seconds
+        try:
+            with user_code(f"Group rewards of environment {self.env.name}"):
+                await within(score_group(counted, self._terms), seconds)
+        except OutOfTime:
+            problem: InfrastructureError = EpisodeTimeout(
+                f"The group rewards of environment {self.env.name} took longer than "
+                f"rollout.episode_seconds={seconds:g}."
+            )
+        except InfrastructureError as raised:
+            problem = raised
+        else:
+            return
+        for trajectory in counted:
+            _make_void(trajectory, problem, trajectory.seconds)
+
+    def _tell(self, trajectory: Trajectory, step: int, split: str) -> None:
+        """Emit how an episode ended, once nothing can change it any more."""
+        if trajectory.status != "void":
+            self._events.emit(_finished(self.env, trajectory, step, split))
+        else:
+            self._events.emit(_voided(trajectory, step, split, final=True))
 
 
 def succeeded(env: Env, trajectory: Trajectory) -> bool:
@@ -137,9 +213,32 @@ def _make_void(trajectory: Trajectory, problem: InfrastructureError, seconds: fl
     trajectory.status, trajectory.reason = "void", f"{type(problem).__name__}: {problem}"
     trajectory.seconds = seconds
     trajectory.reward, trajectory.episode_reward = None, 0.0
-    trajectory.rewards, trajectory.turn_reward = {}, {}
+    trajectory.rewards, trajectory.turn_reward, trajectory.missing = {}, {}, {}
     for turn in trajectory.turns:
         turn.rewards = {}
+
+
+def _check_success(env: Env, components: Sequence[Reward]) -> None:
+    if env.success is None:
+        return
+    named = {component.name: component for component in components}
+    if env.success not in named:
+        raise DefinitionError(
+            f"Environment {env.name} counts success by the reward {env.success!r}, which it does not "
+            f"have. {nearest(env.success, list(named))}"
+        )
+    if named[env.success].no_verdict == "leave out":
+        raise DefinitionError(
+            f"Environment {env.name} counts success by the reward {env.success!r}, which may be left out. "
+            "An episode without a verdict would count as a failure: give the reward no_verdict='void'."
+        )
+
+
+def _voided(trajectory: Trajectory, step: int, split: str, *, final: bool) -> EpisodeVoided:
+    return EpisodeVoided(
+        episode=trajectory.id, group=trajectory.group, task=trajectory.task.id, step=step, split=split,
+        reason=trajectory.reason, attempt=trajectory.attempts, final=final,
+    )  # fmt: skip
 
 
 def _finished(env: Env, trajectory: Trajectory, step: int, split: str) -> EpisodeFinished:

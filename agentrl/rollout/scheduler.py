@@ -15,7 +15,11 @@ from agentrl.trajectory import Trajectory
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """An episode to be played; the arguments of :meth:`agentrl.rollout.EpisodeRunner.run`."""
+    """An episode to be played; the arguments of :meth:`agentrl.rollout.EpisodeRunner.run`.
+
+    ``group_size`` jobs share a group's name; they should follow each other, since episodes with rewards
+    per group are held back until the last of their group has ended.
+    """
 
     task: Task
     episode_id: str
@@ -25,6 +29,7 @@ class Job:
     seed: int | None = None
     temperature: float | None = None
     top_p: float | None = None
+    group_size: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +61,15 @@ async def run_episodes(
         runner: plays them.
         jobs: taken one by one as places become free; may be endless or lazy.
         concurrency: at least 1.
-        on_result: given every episode as soon as it has ended.
+        on_result: given every episode as soon as it has ended; with rewards per group, as soon as its
+            group has.
         on_progress: told whenever an episode began or ended.
 
     Returns:
         How many were played.
 
     Raises:
+        ValueError: jobs ended before a group was complete.
         UsageError: the first that an episode raised. The other episodes are cancelled and have
             cleaned up by then; results already given stay good.
     """
@@ -73,6 +80,7 @@ async def run_episodes(
         [crew.work() for _ in range(concurrency)],
         rank=lambda problem: 0 if isinstance(problem, UsageError) else 1,
     )
+    crew.check()
     return crew.progress
 
 
@@ -89,6 +97,7 @@ class _Crew:
         self.progress = Progress()
         self._runner, self._jobs = runner, jobs
         self._on_result, self._on_progress = on_result, on_progress
+        self._held: dict[str, Job] = {}
 
     async def work(self) -> None:
         for job in self._jobs:
@@ -103,9 +112,19 @@ class _Crew:
                 temperature=job.temperature,
                 top_p=job.top_p,
             )
-            self._on_result(job, trajectory)
-            self._advance(done=1, void=int(trajectory.status == "void"), running=-1)
+            self._held[trajectory.id] = job
+            self._advance(running=-1, done=0)
+            ended = await self._runner.gather(trajectory, size=job.group_size, step=job.step, split=job.split)
+            for episode in ended:
+                self._on_result(self._held.pop(episode.id), episode)
+                self._advance(done=1, void=int(episode.status == "void"))
             await asyncio.sleep(0)  # episodes that never wait must not keep the others from starting
+
+    def check(self) -> None:
+        """Raise if an episode still waits for others of its group."""
+        if self._held:
+            job = next(iter(self._held.values()))
+            raise ValueError(f"The jobs ended before group {job.group!r} had its {job.group_size} episodes.")
 
     def _advance(self, *, done: int = 0, void: int = 0, running: int = 0) -> None:
         old = self.progress

@@ -58,6 +58,16 @@ class _Rollout:
         """What makes the episode's sampling repeatable, if the run wants that."""
         return derive_seed(self.config.seed, task.id, step, session) if self.config.rollout.seeded else None
 
+    def group_size(self, split: str) -> int:
+        """Episodes that verl plays of a task; all of a group in this process."""
+        return self.config.algorithm.group_size if split == "train" else self.config.eval.samples
+
+    def progress(self, step: int, split: str) -> float:
+        """The share of the training's steps that are done; held-out episodes are judged as at its end."""
+        if split != "train" or self.config.steps == 1:
+            return 1.0
+        return min(1.0, max(0, step - 1) / (self.config.steps - 1))
+
 
 @functools.cache
 def _rollout(folder: str, client: _ClientBox, tokenizer: _ClientBox) -> _Rollout:
@@ -105,12 +115,14 @@ class EpisodeLoop(AgentLoopBase):
         task, step = Task(**json.loads(info["task"])), int(row["global_steps"])
         episode = f"{row['uid']}_{row['session_id']}"
         try:
-            trajectory = await rollout.runner.run(
+            trajectory = await rollout.runner.run_in_group(
                 task,
-                episode_id=episode,
+                size=rollout.group_size(info["split"]),
                 group=str(row["uid"]),
                 step=step,
                 split=info["split"],
+                episode_id=episode,
+                progress=rollout.progress(step, info["split"]),
                 seed=rollout.seed(task, step, int(row["session_id"])),
                 temperature=sampling_params["temperature"],
             )
@@ -181,7 +193,8 @@ def _summary(trajectory: Trajectory) -> dict[str, Any]:
     return {
         "status": trajectory.status,
         "reward": trajectory.reward,
-        "rewards": trajectory.rewards,
+        "rewards": trajectory.components,
+        "missing": sorted(trajectory.missing),
         "calls": len(trajectory.calls),
         "call_errors": sum(call.observation.error for call in trajectory.calls),
         "turns": len(trajectory.turns),

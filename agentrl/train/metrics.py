@@ -64,11 +64,20 @@ def step_metrics(
         "time/checkpoint": timing.get("save_checkpoint", 0.0),
     }
     result["time/other"] = max(0.0, step - rollout - train - sync - result["time/checkpoint"])
-    names = sorted({name for episode in episodes for name in episode["rewards"]})
-    result |= {
-        f"reward/{name}": float(np.mean([e["rewards"].get(name, 0.0) for e in episodes])) for name in names
-    }
+    result |= _components(episodes)
     return result | {ours: float(metrics[theirs]) for theirs, ours in FROM_VERL.items() if theirs in metrics}
+
+
+def _components(episodes: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Each component's mean over the episodes that have it, and the share that lacks it, if any does."""
+    found: dict[str, float] = {}
+    for name in sorted({name for episode in episodes for name in episode["rewards"]}):
+        values = [episode["rewards"][name] for episode in episodes if name in episode["rewards"]]
+        found[f"reward/{name}"] = float(np.mean(values))
+    missing = [name for episode in episodes for name in episode.get("missing", ())]
+    return found | {
+        f"reward/{name}/missing": missing.count(name) / len(episodes) for name in sorted(set(missing))
+    }
 
 
 def _mean(episodes: Sequence[Mapping[str, Any]], key: str) -> float:

@@ -9,15 +9,19 @@ import random
 from collections.abc import Sequence
 from typing import Literal
 
-from agentrl import ConfigError, Env, Expert, Message, Task, call, say
-from agentrl.envs.math import gsm8k
+from agentrl import ConfigError, Env, Expert, Message, Task, Term, call, say
+from agentrl.envs.math import problems
 from agentrl.envs.math.families import FAMILIES, draw
-from agentrl.rewards.math import correct
+from agentrl.rewards.calls import failed_call, unfinished
+from agentrl.rewards.math import correct, torl
 from agentrl.tools.python import Python
 
 TEST_SIZE = 512
 SEEDS = 1 << 32
 """Seeds of one split. A question's seed is its split's and family's first one and its position."""
+
+FAMILY_SEEDS = SEEDS // 6
+"""Seeds between the first ones of two families. Families may share seeds; a family's splits do not."""
 
 
 SHOTS = (
@@ -36,9 +40,15 @@ class Math(Env):
         difficulty: 1, 2 or 3: how long the numbers are.
         size: tasks of the train split; the test split has a quarter of it, at most 512.
         seed: of the questions. The test split does not depend on ``size`` beyond its length.
-        data: instead of families, word problems in GSM8K's form: a folder, a file or a hub id.
+        data: instead of families, word problems: a folder, a file or a hub id. In GSM8K's form, unless
+            columns are named.
+        question_column, answer_column: what the columns of any other ``data`` are called (one that is not
+            named is called as in GSM8K); its answers are numbers or formulas.
         on_bad_row: what to do about a malformed row of ``data``: ``stop`` or ``skip``.
         shots: solved examples that open the dialogue; by default one with ``data``, else none.
+        reward: ``correct`` (1 or 0) or ``torl`` (1 or -1).
+        error_penalty: taken off an episode in which a call failed, such as 0.5 as in ToRL.
+        unfinished_penalty: taken off an episode that a limit ended, such as 0.25.
 
     Raises:
         ConfigError: an option does not fit.
@@ -51,7 +61,6 @@ class Math(Env):
         r"for example \boxed{42}."
     )
     tools = (Python(),)
-    rewards = (correct,)
     success = "correct"
 
     default_families = ("products", "chain_sum", "basic_arithmetic", "lcm")
@@ -71,8 +80,14 @@ class Math(Env):
         data: str | None = None,
         on_bad_row: Literal["stop", "skip"] = "stop",
         shots: int | None = None,
+        question_column: str | None = None,
+        answer_column: str | None = None,
+        reward: Literal["correct", "torl"] = "correct",
+        error_penalty: float = 0.0,
+        unfinished_penalty: float = 0.0,
     ) -> None:
-        super().__init__(prompt=self.data_prompt if data else None)
+        rewards = _rewards(reward, error_penalty, unfinished_penalty)
+        super().__init__(prompt=self.data_prompt if data else None, rewards=rewards)
         self.families = _checked_families(families if families is not None else self.default_families)
         if data and families is not None:
             raise ConfigError(f"data={data} and families= exclude each other; give one of them.")
@@ -84,6 +99,12 @@ class Math(Env):
             )
         if on_bad_row not in ("stop", "skip"):
             raise ConfigError(f"on_bad_row={on_bad_row!r} must be 'stop' or 'skip'.")
+        named = question_column is not None or answer_column is not None
+        if named and not data:
+            raise ConfigError(
+                "question_column= and answer_column= name columns of data=, which is not given."
+            )
+        self.columns = problems.Columns(question_column or "question", answer_column or "answer", not named)
         self.difficulty, self.size, self.seed = difficulty, size, seed
         self.data, self.on_bad_row = data, on_bad_row
         self.shots = (1 if data else 0) if shots is None else shots
@@ -104,12 +125,12 @@ class Math(Env):
             ConfigError: the split is unknown, or the families have too few questions.
             DataError: ``data`` cannot be read.
         """
-        if split not in gsm8k.NAMES:
+        if split not in problems.NAMES:
             raise ConfigError(f"There is no split {split!r}; there are 'train' and 'test'.")
         if split not in self._splits:
             held_out = {task.prompt for task in self.tasks("test")} if split == "train" else set()
             if self.data:
-                rows = gsm8k.load(self.data, split, self.on_bad_row)
+                rows = problems.load(self.data, split, self.on_bad_row, self.columns)
                 self._splits[split] = [task for task in rows if task.prompt not in held_out]
             else:
                 self._splits[split] = self._make(split, held_out)
@@ -126,7 +147,7 @@ class Math(Env):
         count, rest = divmod(size, len(self.families))
         tasks: list[Task] = []
         for position, family in enumerate(self.families):
-            offset = sorted(FAMILIES).index(family) * (SEEDS // len(FAMILIES))
+            offset = list(FAMILIES).index(family) * FAMILY_SEEDS
             first = (2 * self.seed + (split == "test")) * SEEDS + offset
             tasks += draw(family, self.difficulty, first, count + (position < rest), used)
         random.Random(self.seed).shuffle(tasks)
@@ -141,6 +162,24 @@ class Math(Env):
         write = family.slip if rng.random() < self.expert_slip_rate else family.code
         shown = yield call("python", code=write(task.prompt))
         yield _boxed(shown[-1].strip())
+
+
+OUTCOMES = {"correct": correct, "torl": torl}
+
+
+def _rewards(outcome: str, error_penalty: float, unfinished_penalty: float) -> list[Term]:
+    if outcome not in OUTCOMES:
+        raise ConfigError(f"reward={outcome!r} must be {' or '.join(map(repr, OUTCOMES))}.")
+    penalties = {"error_penalty": error_penalty, "unfinished_penalty": unfinished_penalty}
+    for name, value in penalties.items():
+        if not 0 <= value < float("inf"):
+            raise ConfigError(f"{name}={value!r} is taken off, so it must be 0 or more.")
+    rewards: list[Term] = [OUTCOMES[outcome]]
+    if error_penalty:
+        rewards.append(-error_penalty * failed_call)
+    if unfinished_penalty:
+        rewards.append(-unfinished_penalty * unfinished)
+    return rewards
 
 
 def guess(answer: str, rng: random.Random) -> str:

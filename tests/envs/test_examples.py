@@ -10,7 +10,7 @@ import pytest
 
 from agentrl import Env, Observation, Task, ToolContext, ToolError, Trajectory, Turn
 from agentrl.registry import find_env, find_tool
-from agentrl.reward import score_episode
+from agentrl.scoring import score_episode
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

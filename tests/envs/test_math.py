@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -12,15 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from agentrl import ConfigError, DataError, Trajectory, Turn
+from agentrl import Call, ConfigError, DataError, Observation, Task, Trajectory, Turn
 from agentrl.config import load_config
 from agentrl.envs.math import Math
 from agentrl.envs.math.families import FAMILIES
 from agentrl.errors import SandboxUnavailable
 from agentrl.registry import find_env, source_folder
-from agentrl.rewards.math import correct
+from agentrl.rewards.math import correct, math_equal
 from agentrl.rollout.sessions import EpisodeSessions
 from agentrl.sandbox import open_sandbox
+from agentrl.scoring import score_episode
 from agentrl.tool import ToolContext
 from agentrl.tools.python import Python
 
@@ -69,6 +71,10 @@ def test_a_family_that_runs_out_is_told():
         ({"data": "x", "families": ["lcm"]}, "exclude"),
         ({"on_bad_row": "ignore"}, "'stop' or 'skip'"),
         ({"dificulty": 1}, "Did you mean 'difficulty'"),
+        ({"reward": "tor"}, "'correct' or 'torl'"),
+        ({"error_penalty": -0.5}, "0 or more"),
+        ({"unfinished_penalty": float("nan")}, "0 or more"),
+        ({"answer_column": "solution"}, "data=, which is not given"),
     ],
 )
 def test_options_that_do_not_fit(options, words):
@@ -140,7 +146,7 @@ async def play(env: Math, task, rng, run_code) -> tuple[float, list[str]]:
 @pytest.mark.parametrize("difficulty", [1, 2, 3])
 @pytest.mark.parametrize("family", FAMILIES)
 async def test_the_expert_is_right_when_it_calls_the_tool(family, difficulty, run_code):
-    env = Math(families=[family], difficulty=difficulty, size=32 if run_code.tool is None else 200)
+    env = Math(families=[family], difficulty=difficulty, size=32 if run_code.tool is None else 100)
     env.expert_tool_rate, env.expert_slip_rate = 1.0, 0.0
     rng = random.Random(0)
     rewards = [(await play(env, task, rng, run_code))[0] for task in env.tasks("test")]
@@ -167,6 +173,87 @@ def test_the_tool_call_uses_the_prompt_alone():
     for task in env.tasks("train"):
         hidden = type(task)(task.prompt, answer="", metadata=task.metadata)
         assert next(env.expert(hidden, random.Random(0)))["tool_calls"]  # type: ignore
+
+
+async def test_rewards_by_option():
+    wrong = Call("python", {}, "c", observation=Observation("NameError", error=True))
+    made = Trajectory(Task("?", answer="5"), "e", status="truncated", turns=[
+        Turn(0, 0, 0, 0, calls=[wrong]), Turn(1, 0, 0, 0, text=r"\boxed{5}"),
+    ])  # fmt: skip
+    for options, expected, names in (
+        ({}, 1.0, ["correct"]),
+        ({"reward": "torl"}, 1.0, ["correct"]),
+        ({"error_penalty": 0.5}, 0.5, ["correct", "failed_call"]),
+        (
+            {"reward": "torl", "error_penalty": 0.5, "unfinished_penalty": 0.25},
+            0.25,
+            ["correct", "failed_call", "unfinished"],
+        ),
+    ):
+        made.rewards = {}
+        await score_episode(made, find_env("agentrl.envs.math:Math", options).own_rewards())
+        assert (made.reward, sorted(made.rewards)) == (expected, names)
+    made.turns[-1].text = ""
+    await score_episode(made, Math(reward="torl", error_penalty=0.5).own_rewards())
+    assert made.reward == -1.5
+
+
+def test_questions_do_not_change_when_families_are_added():
+    """The seeds of the warmed-up policy's demonstrations hang on a family's place."""
+    assert list(FAMILIES)[:6] == [
+        "basic_arithmetic", "chain_sum", "gcd", "lcm", "products", "simple_equations",
+    ]  # fmt: skip
+    prompts = "".join(task.prompt for split in ("train", "test") for task in Math().tasks(split))
+    assert hashlib.sha256(prompts.encode()).hexdigest()[:16] == "73b5853b067695bc"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+async def test_a_slip_is_nearly_always_wrong(family, run_code):
+    tasks = Math(families=[family], size=200).tasks("test")
+    printed = await run_code("\n".join(FAMILIES[family].slip(task.prompt) for task in tasks))
+    pairs = zip(printed.split(), tasks, strict=True)
+    assert sum(math_equal(line, task.answer) for line, task in pairs) <= 0.25 * len(tasks)
+
+
+# ---- other data ------------------------------------------------------------------------------
+
+
+def test_any_data_by_the_names_of_its_columns(tmp_path):
+    rows = [
+        {"problem": "a?", "solution": r"So $x$ is \boxed{\frac{1}{2}}."},
+        {"problem": "b?", "solution": "Thus.\n#### 1,200"},
+        {"problem": "c?", "solution": r"\sqrt{2}"},
+        {"problem": "d?", "solution": 7},
+        {"problem": "e?", "solution": 2.5},
+    ]
+    write(tmp_path / "train.jsonl", {"problem": "z?", "solution": 1})
+    write(tmp_path / "test.jsonl", *rows)
+    options = {"data": str(tmp_path), "question_column": "problem", "answer_column": "solution"}
+    env = find_env("agentrl.envs.math:Math", options)
+    golds = [r"\frac{1}{2}", "1,200", r"\sqrt{2}", "7", "2.5"]
+    assert [(task.prompt, task.answer) for task in env.tasks("test")] == list(
+        zip(["a?", "b?", "c?", "d?", "e?"], golds, strict=True)
+    )
+    assert [task.answer for task in env.tasks("train")] == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"q": "?", "answer": "x" * 201}, "201 characters"),
+        ({"q": "?", "answer": None}, "'answer' must be text"),
+        ({"q": "?", "answer": " "}, "'answer' must be text"),
+        ({"q": 3, "answer": "5"}, "'q' must be text"),
+        ({"question": "?", "answer": "5"}, "lacks 'q'"),
+        ('{"q": "?", "answer": NaN}', "'answer' must be text"),
+        ({"q": "?", "answer": True}, "'answer' must be text"),
+        ({"q": "?", "answer": 10**400}, "401 characters"),
+    ],
+)
+def test_malformed_rows_of_other_data_are_named_too(tmp_path, bad, words):
+    write(tmp_path / "test.jsonl", {"q": "?", "answer": "5"}, bad)
+    with pytest.raises(DataError, match=rf"test\.jsonl line 2: .*{words}"):
+        Math(data=str(tmp_path), question_column="q").tasks("test")
 
 
 # ---- GSM8K ------------------------------------------------------------------------------------

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from evaluate_support import Recorder, Sums, make_chat, make_limits
 
-from agentrl import Task
+from agentrl import Task, reward
 from agentrl.cli.runs import init
 from agentrl.errors import ConfigError, InfrastructureError
 from agentrl.evaluate import EpisodeResult, EvalResult, evaluate, wilson_interval
@@ -50,6 +51,26 @@ async def test_several_samples_give_pass_at_k_and_a_wider_interval_than_as_many_
     assert result.pass_at == {1: pytest.approx(6 / 9), 2: pytest.approx(6 / 9), 3: pytest.approx(6 / 9)}
     assert (result.low, result.high) == pytest.approx(wilson_interval(6, 9), abs=1e-9)
     assert Counter(each.sample for each in result.results) == {0: 9, 1: 9, 2: 9}
+
+
+async def test_rewards_that_need_a_tasks_samples_get_them_without_the_void_ones() -> None:
+    class Crowd(Sums):
+        success = "right"
+
+        @reward(per="group")
+        def size(self, episodes: Sequence[Trajectory]) -> list[float]:
+            assert len({episode.task.id for episode in episodes}) == 1
+            return [float(len(episodes)) for _ in episodes]
+
+    env = Crowd()
+    env.broken = frozenset({"sum-1"})
+    result, recorder = await run(env, samples=10)  # more than episodes at once
+    assert (result.tasks, result.episodes, result.void) == (8, 80, 10)
+    judged = [each for each in result.results if each.status != "void"]
+    assert all(each.rewards["size"] == 10.0 for each in judged)
+    assert all(each.reward == 10.0 + each.rewards["right"] for each in judged)
+    assert result.success == pytest.approx(5 / 8)
+    assert sum(isinstance(event, EpisodeFinished) for event in recorder.events) == 80
 
 
 async def test_two_tasks_of_the_same_id_stay_two() -> None:

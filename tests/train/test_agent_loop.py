@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -164,7 +165,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 async def play(
-    folder: Path, client: Client, *, step: int = 1, split: str = "train", **metadata: Any
+    folder: Path,
+    client: Client,
+    *,
+    step: int = 1,
+    split: str = "train",
+    uid: str = "group",
+    session: int = 2,
+    **metadata: Any,
 ) -> list[EpisodeOutput]:
     """One row, as verl hands it over; every row has an instance of its own."""
     task = Task("2 + 3?", answer=5, metadata=metadata)
@@ -174,7 +182,7 @@ async def play(
     return await loop.run(
         {"temperature": 0.5},
         extra_info={"index": 0, "split": split, "task": json.dumps(task.to_dict())},
-        uid="group", session_id=2, global_steps=step,
+        uid=uid, session_id=session, global_steps=step,
     )  # fmt: skip
 
 
@@ -191,7 +199,7 @@ async def test_a_row_is_played_and_judged_and_its_tokens_are_the_engines(folder:
         True,
         "finished",
     )
-    assert episode["tokens"] == len(drawn) and episode["rewards"] == {"right": 1.0}
+    assert episode["tokens"] == len(drawn) and episode["rewards"] == {"right": 1.0, "spoke": 0.0}
     assert [entry["token_ids"] for entry in row.extra_fields["ledger"]] == [sampled(line) for line in LINES]
     assert client.parameters[0]["temperature"] == 0.5
     seeds = [parameters["seed"] for parameters in client.parameters]
@@ -232,6 +240,42 @@ async def test_a_retried_episode_brings_the_ledger_of_the_attempt_that_counts(fo
 async def test_an_episode_that_infrastructure_failed_has_no_rows(folder: Path) -> None:
     assert await play(folder, Client(*LINES, failures=2)) == []
     assert read_failure(folder) is None
+
+
+GROUP_ENV = """
+from agentrl import Env, reward, schedule
+
+@reward
+def spoke(episode):
+    return 1.0
+
+@reward(per="group")
+def size(episodes):
+    return [len(episodes)] * len(episodes)
+
+class Groups(Env):
+    rewards = (schedule(0, 10) * spoke + size,)
+"""
+
+
+async def test_the_sessions_of_a_row_are_judged_together_and_by_the_runs_progress(folder: Path) -> None:
+    (folder / "adding.py").write_text(GROUP_ENV)
+    settings = yaml.safe_load((folder / "config.yaml").read_text())
+    settings["algorithm"]["group_size"], settings["eval"]["samples"] = 3, 2
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    client = Client("It is 5")
+
+    async def group(uid: str, size: int, step: int, split: str) -> list[float | None]:
+        client.said.clear()
+        rows = await asyncio.gather(
+            *(play(folder, client, step=step, split=split, uid=uid, session=n) for n in range(size))
+        )
+        return [row.reward_score for [row] in rows]
+
+    assert await group("a", 3, 1, "train") == [3.0] * 3
+    assert await group("b", 3, 2, "train") == [8.0] * 3
+    assert await group("c", 3, 3, "train") == [13.0] * 3
+    assert await group("d", 2, 1, "test") == [12.0] * 2  # held-out episodes are judged as at the end
 
 
 async def test_a_users_mistake_is_written_down_and_stops_the_run(folder: Path) -> None:

@@ -20,8 +20,8 @@ def row(key: str, **changes: Any) -> Row:
 
 ROWS = [
     row("t_0_0"),
-    row("t_1_0", reward=0.0, success=False, rewards={"exact": 0.0, "style": 0.5}, calls=4, call_errors=3,
-        tokens=30, generate_seconds=3.0, tool_seconds=1.0, status="truncated"),
+    row("t_1_0", reward=0.0, success=False, rewards={"exact": 0.0, "style": 0.5}, missing=["judged"],
+        calls=4, call_errors=3, tokens=30, generate_seconds=3.0, tool_seconds=1.0, status="truncated"),
 ]  # fmt: skip
 TIMING = {
     "gen": 6.0, "old_log_prob": 1.0, "ref": 0.5, "values": 0.25, "adv": 0.25, "update_critic": 1.0,
@@ -50,7 +50,8 @@ def test_the_numbers_of_a_step() -> None:
             "time/checkpoint": 1.25,
             "time/other": 1.0,
             "reward/exact": 0.5,
-            "reward/style": 0.25,
+            "reward/style": 0.5,
+            "reward/judged/missing": 0.5,
         }
     )
     assert all(type(value) is float for value in numbers.values())

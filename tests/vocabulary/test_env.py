@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agentrl import DefinitionError, Env, Reward, Task, ToolContext, Trajectory, reward, tool
+from agentrl.scoring import components_of
 
 
 class Shelf(Env):
@@ -68,6 +69,10 @@ def names(env: Env) -> list[str]:
     return [made.name for made in env.own_tools()]
 
 
+def components(env: Env) -> list[Reward]:
+    return components_of(env.own_rewards())
+
+
 def test_names_are_the_class_in_snake_case_unless_given() -> None:
     class Named(Env):
         name = "other"
@@ -77,7 +82,7 @@ def test_names_are_the_class_in_snake_case_unless_given() -> None:
 
 def test_tools_and_rewards_come_in_the_order_they_are_written_with_bases_first() -> None:
     assert names(Shelf()) == ["put", "look"]
-    assert [made.name for made in Shelf().own_rewards()] == ["size", "neat"]
+    assert [made.name for made in components(Shelf())] == ["size", "neat"]
     assert names(TallShelf()) == ["put", "look", "climb"]
 
 
@@ -85,9 +90,9 @@ def test_a_subclass_overrides_and_removes() -> None:
     schema = TallShelf().own_tools()[0].schema["function"]
     assert schema["description"] == "Put an item somewhere."
     assert list(schema["parameters"]["properties"]) == ["item", "height"]
-    assert [made.weight for made in TallShelf().own_rewards()] == [2.0, 0.5]
+    assert [made.weight for made in components(TallShelf())] == [2.0, 0.5]
     assert names(BareShelf()) == ["put", "look"]
-    assert [made.name for made in BareShelf().own_rewards()] == ["size"]
+    assert [made.name for made in components(BareShelf())] == ["size"]
 
 
 def test_the_schema_of_a_method_leaves_self_out_and_the_decorators_settings_stay() -> None:
@@ -107,8 +112,8 @@ async def test_tools_and_rewards_are_bound_to_the_instance_of_their_episode() ->
     await put.invoke({"item": "pan"})
     assert await look.invoke({}) == ["cup", "pan"]
     assert await two.own_tools()[1].spawn(ToolContext()).invoke({}) == ["jug"]
-    assert [await made.score(EPISODE) for made in one.own_rewards()] == [2.0, 1.0]
-    assert [await made.score(EPISODE) for made in two.own_rewards()] == [1.0, 1.0]
+    assert [await made.score(EPISODE) for made in components(one)] == [2.0, 1.0]
+    assert [await made.score(EPISODE) for made in components(two)] == [1.0, 1.0]
     assert not hasattr(prototype, "items")
 
 
@@ -128,7 +133,7 @@ async def test_rewards_listed_beside_the_methods_come_last_and_may_be_plain_func
         return 1.0
 
     env = Env(tasks=[Task("?")], rewards=[exact, weighed])
-    made = env.own_rewards()
+    made = components(env)
     assert [(part.name, part.weight) for part in made] == [("exact", 1.0), ("weighed", 3.0)]
     assert all(isinstance(part, Reward) for part in made)
     assert await made[0].score(EPISODE) == 7.0
@@ -136,7 +141,7 @@ async def test_rewards_listed_beside_the_methods_come_last_and_may_be_plain_func
     class Both(Shelf):
         rewards = (exact,)
 
-    assert [part.name for part in Both().own_rewards()] == ["size", "neat", "exact"]
+    assert [part.name for part in components(Both())] == ["size", "neat", "exact"]
 
 
 def test_an_environment_of_parts_keeps_every_eighth_task_for_test() -> None:

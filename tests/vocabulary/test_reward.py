@@ -19,7 +19,7 @@ from agentrl import (
     reward,
 )
 from agentrl.errors import UserCodeError
-from agentrl.reward import score_episode
+from agentrl.scoring import score_episode
 
 
 def episode(turns: int = 2) -> Trajectory:

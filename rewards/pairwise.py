@@ -1,0 +1,58 @@
+"""Comparing the episodes of a task with each other: a reward is the share of comparisons won (SPO)."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from itertools import combinations
+from typing import Any
+
+from agentrl import Reward, Trajectory
+
+Compare = Callable[[Trajectory, Trajectory], "float | Awaitable[float | None] | None"]
+
+
+def win_rate(compare: Compare, *, name: str = "win_rate", weight: float = 1.0) -> Reward:
+    """A reward per group: the mean chance that an episode beats each of the others.
+
+    Its mean over a group is one half, so a policy cannot raise it for all of them. An episode that is alone
+    gets one half.
+
+    Args:
+        compare: the chance, from 0 to 1, that the first is the better one; ``None`` for a tie. May be
+            async. Called once for every two episodes; all comparisons of a group run at once.
+        name, weight: as of every reward.
+    """
+
+    async def share(episodes: Sequence[Trajectory]) -> list[float]:
+        pairs = list(combinations(range(len(episodes)), 2))
+        chances = await _all(_chance(compare, episodes[i], episodes[j]) for i, j in pairs)
+        won = [0.0] * len(episodes)
+        for (i, j), chance in zip(pairs, chances, strict=True):
+            won[i] += chance
+            won[j] += 1.0 - chance
+        others = len(episodes) - 1
+        return [value / others for value in won] if others else [0.5]
+
+    return Reward(share, name, weight, per="group")
+
+
+async def _all(work: Iterable[Coroutine[Any, Any, float]]) -> list[float]:
+    """The results in order; the first that fails ends the others."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one) for one in work]
+    except BaseExceptionGroup as problems:
+        raise problems.exceptions[0] from problems
+    return [task.result() for task in tasks]
+
+
+async def _chance(compare: Compare, first: Trajectory, second: Trajectory) -> float:
+    found = compare(first, second)
+    chance = await found if inspect.isawaitable(found) else found
+    if chance is None:
+        return 0.5
+    if not 0.0 <= chance <= 1.0:
+        raise ValueError(f"a chance of {chance!r} is not within 0 and 1")
+    return float(chance)
