@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from agentrl.inspect.audit import AuditReport, Outcome, audit
+from agentrl.inspect.check import CheckReport, Finding, Verdict, check
 
-__all__ = ["AuditReport", "Outcome", "audit"]
+__all__ = ["AuditReport", "CheckReport", "Finding", "Outcome", "Verdict", "audit", "check"]

@@ -164,7 +164,7 @@ async def _worth(env: Env, tasks: list[Task], limits: Rollout, seed: int, sandbo
         return 1.0
     try:
         result = await play(env, expert_of, tasks, limits, seed=seed, sandbox=sandbox)
-    except DefinitionError:  # the check tells what is wrong with an expert
+    except (DefinitionError, UserCodeError):  # the check tells what is wrong with an expert
         return 1.0
     earned = [each.reward for each in result.results if each.success and each.reward and each.reward > 0]
     return sum(earned) / len(earned) if earned else 1.0

@@ -1,4 +1,4 @@
-"""Players that do not do the task: nothing, anything at random, and what a policy might be paid for by mistake.
+"""Players that do not do the task: idle ones, random ones, and attacks on the reward.
 
 Each is written as an environment's expert is, and played through the ordinary loop. None of them
 knows the task's answer: they see what a model sees.
@@ -103,11 +103,12 @@ def _one_word(scene: Scene, rng: random.Random, others: Sequence[str]) -> str:
 
 
 def _last_number(scene: Scene, rng: random.Random, others: Sequence[str]) -> str:
-    return (_NUMBER.findall(_prompt(scene)) or ["0"])[-1]
+    numbers: list[str] = _NUMBER.findall(_prompt(scene))
+    return numbers[-1] if numbers else "0"
 
 
 def _question_back(scene: Scene, rng: random.Random, others: Sequence[str]) -> str:
-    return max(_EXPRESSION.findall(_prompt(scene)), key=len, default=_prompt(scene)).strip()
+    return str(max(_EXPRESSION.findall(_prompt(scene)), key=len, default=_prompt(scene))).strip()
 
 
 def _every_number(scene: Scene, rng: random.Random, others: Sequence[str]) -> str:
@@ -168,8 +169,7 @@ def _dress(answer: Answer, others: Sequence[str]) -> Script:
 def _submit(answer: Answer, others: Sequence[str]) -> Script:
     def script(scene: Scene, rng: random.Random) -> Expert:
         text = answer(scene, rng, others)
-        for message in _calls_with(scene, rng, text):
-            yield message
+        yield from _calls_with(scene, rng, text)
         while True:
             yield say("")
 
@@ -178,7 +178,7 @@ def _submit(answer: Answer, others: Sequence[str]) -> Script:
 
 FORMS: dict[str, tuple[str, Callable[[Answer, Sequence[str]], Script]]] = {
     "": ("answers with {}", _say),
-    ", in tags": (r"answers in \boxed{{}}, <answer> and the like with {}", _dress),
+    ", in tags": (r"answers, in \boxed, <answer> and the like, with {}", _dress),
     ", by tools": ("gives tools {}", _submit),
 }
 
@@ -263,7 +263,7 @@ def attacks(others: Sequence[str], *, tools: bool) -> Iterator[Attack]:
     for form, (how, make) in FORMS.items():
         if tools or make is not _submit:
             for name, (what, answer) in ANSWERS.items():
-                yield Attack(name + form, how.replace("{}", what, 1).replace("{{}}", "{}"), make(answer, others))
+                yield Attack(name + form, how.format(what), make(answer, others))
     for way in WAYS:
         if tools or way.script not in (_endless_calls, _print, _snoop):
             yield way

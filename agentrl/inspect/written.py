@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shlex
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,50 +36,65 @@ def read_turn(line: str, tools: Sequence[Mapping[str, Any]]) -> Message:
         try:
             return _from_json(json.loads(line))
         except (ValueError, RecursionError) as problem:
-            raise Unclear(f"This is not JSON ({problem}). To answer with it, put '{SAY}' before it.") from None
-    name, _, rest = line.partition(" ")
+            raise Unclear(
+                f"This is not JSON ({problem}). To answer with it, put '{SAY}' before it."
+            ) from None
+    name = line.split(maxsplit=1)[0] if line else ""
     if name not in parameters:
         return say(line)
     try:
-        return call(name, **read_arguments(split(rest), parameters[name]))
+        return call(name, **read_line(line.removeprefix(name), parameters[name]))
     except Unclear as problem:
         raise Unclear(f"{problem} To answer with these words, put '{SAY}' before them.") from None
 
 
-def split(text: str) -> list[str]:
-    """The words of a line, as a shell would split it.
+def read_line(text: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a call as a person types them: ``key=value key=value``, or a JSON object.
+
+    A value goes on, blanks, quotes and line breaks included, until the name of another parameter
+    and ``=``. Quotes around all of it are left out.
+
+    Args:
+        text: what was typed.
+        parameters: the tool's JSON schema.
 
     Raises:
-        Unclear: a quote is not closed.
+        Unclear: it does not begin with a parameter and ``=``.
     """
-    try:
-        return shlex.split(text)
-    except ValueError as problem:
-        raise Unclear(f"{text!r} cannot be split into words: {problem}.") from None
+    text = text.strip()
+    if text.startswith("{"):
+        return read_object(text)
+    names = list(parameters.get("properties", {}))
+    starts: dict[str, re.Match[str]] = {}
+    for match in re.finditer(rf"(?<!\S)({'|'.join(map(re.escape, names))})=", text) if names else ():
+        starts.setdefault(match[1], match)
+    found = list(starts.values())
+    if text and (not found or found[0].start() > 0):
+        raise Unclear(f"{text[:40]!r} is no key=value; the parameters are: {', '.join(names) or 'none'}.")
+    ends = [*(match.start() for match in found[1:]), len(text)]
+    return {
+        match[1]: _value(_unquoted(text[match.end() : end].strip()), parameters["properties"][match[1]])
+        for match, end in zip(found, ends, strict=False)
+    }
 
 
-def read_arguments(words: Sequence[str], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments that ``key=value`` words, or a JSON object alone, give.
+def read_words(words: Sequence[str], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that ``key=value`` words give, as a shell has split them.
 
     A value is taken as it stands where the tool takes text; elsewhere it is read as JSON, and taken as it
     stands if it is none. Whether arguments fit is for the tool to say.
 
-    Args:
-        words: as a shell has split them.
-        parameters: the tool's JSON schema.
-
     Raises:
         Unclear: a word is no ``key=value``.
     """
-    if len(words) == 1 and words[0].startswith("{"):
-        return read_object(words[0])
+    properties = parameters.get("properties", {})
     arguments: dict[str, Any] = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not equals or not key.isidentifier():
-            known = ", ".join(parameters.get("properties", {})) or "none"
+            known = ", ".join(properties) or "none"
             raise Unclear(f"{word!r} is no key=value; the parameters are: {known}.")
-        arguments[key] = _value(value, parameters.get("properties", {}).get(key, {}))
+        arguments[key] = _value(value, properties.get(key, {}))
     return arguments
 
 
@@ -94,7 +109,7 @@ def read_object(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as problem:
         raise Unclear(f"{text!r} is not JSON: {problem}.") from None
     if not isinstance(found, dict):
-        raise Unclear(f"{text!r} is no JSON object; write {{\"key\": value}}.")
+        raise Unclear(f'{text!r} is no JSON object; write {{"key": value}}.')
     return found
 
 
@@ -111,6 +126,12 @@ def _value(text: str, parameter: Mapping[str, Any]) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return text
+
+
+def _unquoted(text: str) -> str:
+    quote = text[:1]
+    whole = len(text) > 1 and quote in ("'", '"') and text.endswith(quote) and text.count(quote) == 2
+    return text[1:-1] if whole else text
 
 
 def _from_json(data: Any) -> Message:
