@@ -188,7 +188,7 @@ def doctor(run: RunName, runs: Runs = Path("runs")) -> int:
     return command.doctor(run, runs)
 
 
-app.command()(reported(writers.init))
+app.command()(writers.init)
 
 
 @sandbox_app.callback()

@@ -142,6 +142,7 @@ def call_tool(
     )
 
 
+@reported
 def init(
     kind: Annotated[
         Literal["tool", "env", "reward"], typer.Argument(metavar="tool|env|reward", help="What to start.")

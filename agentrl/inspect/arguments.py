@@ -42,7 +42,9 @@ def _object(
     }
 
 
-def _value(schema: Schema, defs: Schema, rng: random.Random, text: Callable[[], str], depth: int) -> Any:
+def _value(schema: Any, defs: Schema, rng: random.Random, text: Callable[[], str], depth: int) -> Any:
+    if not isinstance(schema, Mapping):  # ``true``: anything fits
+        return text()
     if "$ref" in schema:
         schema = defs.get(schema["$ref"].rpartition("/")[2], {})
     if "anyOf" in schema:
@@ -50,6 +52,8 @@ def _value(schema: Schema, defs: Schema, rng: random.Random, text: Callable[[], 
     if "enum" in schema or "const" in schema:
         return rng.choice(schema.get("enum") or [schema["const"]])
     kind = schema.get("type")
+    if isinstance(kind, list):
+        kind = rng.choice(kind)
     if kind in ("integer", "number"):
         low, high = schema.get("minimum", -10), schema.get("maximum", 100)
         return rng.randint(int(low), max(int(low), int(high)))

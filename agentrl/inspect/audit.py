@@ -12,7 +12,7 @@ from agentrl.config import Rollout
 from agentrl.env import Env
 from agentrl.errors import ConfigError, DefinitionError, UserCodeError
 from agentrl.inspect.plain import in_bytes
-from agentrl.inspect.play import play, sample
+from agentrl.inspect.play import has_expert, play, sample
 from agentrl.inspect.scripts import Attack, attacks, do_nothing
 from agentrl.rollout import expert_of
 from agentrl.task import Task
@@ -160,7 +160,7 @@ def _draw(env: Env, count: int, split: str, seed: int) -> tuple[list[Task], list
 
 async def _worth(env: Env, tasks: list[Task], limits: Rollout, seed: int, sandbox: Sandbox | None) -> float:
     """What a solved task earns, as far as the expert shows it."""
-    if env.expert(tasks[0], random.Random(seed)) is None:
+    if not has_expert(env, tasks[0]):
         return 1.0
     try:
         result = await play(env, expert_of, tasks, limits, seed=seed, sandbox=sandbox)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from agentrl.config import Rollout
 from agentrl.env import Env
-from agentrl.errors import DefinitionError, UserCodeError
+from agentrl.errors import DataError, DefinitionError, UserCodeError
 from agentrl.inspect.audit import THRESHOLD
 from agentrl.inspect.digest import digests, digests_elsewhere
 from agentrl.inspect.plain import in_bytes, plain_chat
-from agentrl.inspect.play import MOST_TASKS, first_tasks, play, sample
+from agentrl.inspect.play import MOST_TASKS, first_tasks, has_expert, play, sample
 from agentrl.inspect.scripts import WAYS, do_nothing, play_at_random
 from agentrl.registry import find_env, find_tool
 from agentrl.rollout import EpisodeRunner, Script, ScriptedPolicy, expert_of
@@ -138,10 +137,10 @@ async def check(
     note("repeatable tasks", *await _repeatable(name, options or {}, env))
     drawn = sample(env, "test", tasks, seed)
     played: list[EpisodeResult] = []
-    for player, script in _players(env, drawn[0], seed).items():
+    for player, script in _players(env, drawn[0]).items():
         try:
             result = await play(env, script, drawn, small, seed=seed, sandbox=sandbox)
-        except (UserCodeError, DefinitionError) as problem:
+        except (UserCodeError, DefinitionError, DataError) as problem:
             note(f"{player} plays", [_fail(str(problem))], "")
             continue
         played += result.results
@@ -154,9 +153,9 @@ async def check(
     return report
 
 
-def _players(env: Env, task: Task, seed: int) -> dict[str, Script]:
+def _players(env: Env, task: Task) -> dict[str, Script]:
     odd = {way.name: way.script for way in WAYS if way.name in _ODD}
-    expert = {} if env.expert(task, random.Random(seed)) is None else {"expert": expert_of}
+    expert = {"expert": expert_of} if has_expert(env, task) else {}
     return {**expert, "nothing": do_nothing, "random": play_at_random, **odd}
 
 

@@ -1,7 +1,4 @@
-"""An environment's tasks as digests, made here and in another process.
-
-As a program: ``python -m agentrl.inspect.digest NAME OPTIONS`` prints them as JSON.
-"""
+"""An environment's tasks as digests, made here and in another process."""
 
 from __future__ import annotations
 
@@ -21,6 +18,8 @@ from agentrl.registry import find_env
 SECONDS = 120.0
 """Longest that another process may take."""
 
+_PROGRAM = "import sys; from agentrl.inspect.digest import main; sys.exit(main(*sys.argv[1:]))"
+
 
 def digests(env: Env) -> dict[str, str]:
     """A digest of each split's tasks, in their order."""
@@ -39,7 +38,7 @@ async def digests_elsewhere(name: str, options: Mapping[str, Any]) -> dict[str, 
         UserCodeError: it failed, or took longer than :data:`SECONDS`.
     """
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "agentrl.inspect.digest", name, json.dumps(dict(options)),
+        sys.executable, "-c", _PROGRAM, name, json.dumps(dict(options)),
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         env={**os.environ, "PYTHONHASHSEED": "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"},
     )  # fmt: skip
@@ -61,7 +60,7 @@ async def digests_elsewhere(name: str, options: Mapping[str, Any]) -> dict[str, 
 
 
 def main(name: str, options: str) -> int:
-    """Print the digests."""
+    """Print the digests as JSON, or why there are none; what the other process does."""
     try:
         found = digests(find_env(name, json.loads(options)))
     except AgentRLError as problem:
@@ -69,7 +68,3 @@ def main(name: str, options: str) -> int:
         return 1
     sys.stdout.write(f"\n{json.dumps(found)}\n")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))

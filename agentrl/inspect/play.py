@@ -48,6 +48,14 @@ def sample(env: Env, split: str, count: int, seed: int) -> list[Task]:
     return random.Random(seed).sample(tasks, min(count, len(tasks)))
 
 
+def has_expert(env: Env, task: Task) -> bool:
+    """Whether there is an expert to play."""
+    try:
+        return env.expert(task, random.Random(0)) is not None
+    except Exception:  # whatever a user's code raises: playing it tells what is wrong
+        return True
+
+
 async def play(
     env: Env,
     script: Script,

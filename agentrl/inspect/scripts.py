@@ -313,6 +313,8 @@ def _dressed(text: str) -> str:
 
 
 def _random_call(scene: Scene, rng: random.Random) -> Message:
+    if not scene.tools:
+        return say(_any_word(scene, rng))
     function = rng.choice(_functions(scene))
     return call(function["name"], **random_arguments(function, rng, lambda: _any_word(scene, rng)))
 

@@ -115,8 +115,11 @@ def read_object(text: str) -> dict[str, Any]:
 
 def takes_text(parameter: Mapping[str, Any]) -> bool:
     """Whether a parameter takes text, perhaps beside ``null``, and nothing else."""
-    kinds = [kind.get("type") for kind in parameter.get("anyOf", [parameter])]
-    return "string" in kinds and set(kinds) <= {"string", "null"}
+    kinds: set[str] = set()
+    for option in parameter.get("anyOf", [parameter]):
+        kind = option.get("type", "any")
+        kinds.update([kind] if isinstance(kind, str) else kind)
+    return "string" in kinds and kinds <= {"string", "null"}
 
 
 def _value(text: str, parameter: Mapping[str, Any]) -> Any:
