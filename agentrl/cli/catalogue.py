@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint
 from typing import Any
 
@@ -48,10 +48,7 @@ def show(name: str, words: Sequence[str]) -> int:
     console.print(Padding(Text(env.prompt or "(none)"), (0, 0, 0, 2)))
     _heading(console, "Tools")
     for tool in [*map(find_tool, env.tools), *env.own_tools()]:
-        schema = json.dumps(tool.schema["function"], indent=2, ensure_ascii=False)
-        console.print(
-            Padding(Syntax(schema, "json", background_color="default", word_wrap=True), (0, 0, 0, 2))
-        )
+        console.print(schema(tool.schema))
     _heading(console, "Rewards")
     for term in env.own_rewards():
         console.print(Text(f"  {_reward(term)}"))
@@ -60,6 +57,12 @@ def show(name: str, words: Sequence[str]) -> int:
         for task in itertools.islice(iter(env.tasks(split)), 3):
             console.print(Padding(_task(task), (0, 0, 0, 2)))
     return 0
+
+
+def schema(of_tool: Mapping[str, Any]) -> Padding:
+    """A tool as the model is told of it."""
+    text = json.dumps(of_tool["function"], indent=2, ensure_ascii=False)
+    return Padding(Syntax(text, "json", background_color="default", word_wrap=True), (0, 0, 0, 2))
 
 
 def one_line(found: Any) -> str:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-import os
-import sys
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal, ParamSpec
+from typing import Annotated, Literal
 
 import typer
 
-from agentrl.errors import AgentRLError, UsageError
-
-P = ParamSpec("P")
+from agentrl.cli import writers
+from agentrl.cli.common import EnvName, Words, reported
 
 app = typer.Typer(
     help="Train and evaluate language-model agents that use tools.",
@@ -23,26 +18,11 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-envs_app = typer.Typer(
-    help="List the environments that are installed, or show one.", invoke_without_command=True
-)
-app.add_typer(envs_app, name="envs")
 sandbox_app = typer.Typer(
     help="Show the isolation that this machine offers, check it, or run a snippet in it.",
     invoke_without_command=True,
 )
 app.add_typer(sandbox_app, name="sandbox")
-
-EnvName = Annotated[
-    str,
-    typer.Argument(
-        metavar="ENV", help="Environment: a name, a dotted path (package.module:Class) or a file."
-    ),
-]
-Words = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="KEY=VALUE", help="Settings, for example steps=10 or algorithm.name=ppo."),
-]
 
 
 class LogFormat(StrEnum):
@@ -59,30 +39,6 @@ BackendOptions = Annotated[
 ]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder of run folders.")]
 Plain = Annotated[bool, typer.Option("--plain", help="Write plain lines even in a terminal.")]
-
-
-def reported(command: Callable[P, int | None]) -> Callable[P, None]:
-    """Exit with what the command returns; a mistake is a message on stderr, never a traceback.
-
-    The exit code is 2 for what the user can mend, 1 for what a machine did.
-    """
-
-    @functools.wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            code = command(*args, **kwargs) or 0
-        except AgentRLError as problem:
-            typer.echo(f"Error: {problem}", err=True)
-            code = 2 if isinstance(problem, UsageError) else 1
-        except KeyboardInterrupt:
-            typer.echo("Interrupted.", err=True)
-            code = 130
-        except BrokenPipeError:  # whoever read our output went away; there is nobody left to tell
-            sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  the interpreter flushes it as it ends
-            code = 141
-        raise typer.Exit(code)
-
-    return run
 
 
 @app.callback(invoke_without_command=True)
@@ -203,36 +159,8 @@ def warmup(env: EnvName, settings: Words = None) -> int:
     return command.warmup(env, settings or [])
 
 
-@app.command()
-@reported
-def tools() -> int:
-    """List the tools that are installed."""
-    from agentrl.cli import catalogue
-
-    return catalogue.tools()
-
-
-@envs_app.callback()
-def envs(context: typer.Context) -> None:
-    """List the environments that are installed, or show one."""
-    if context.invoked_subcommand is None:
-        _list_envs()
-
-
-@reported
-def _list_envs() -> int:
-    from agentrl.cli import catalogue
-
-    return catalogue.envs()
-
-
-@envs_app.command()
-@reported
-def show(env: EnvName, settings: Words = None) -> int:
-    """Show an environment: prompt, tools as the model sees them, rewards and first tasks."""
-    from agentrl.cli import catalogue
-
-    return catalogue.show(env, settings or [])
+app.add_typer(writers.tools_app, name="tools")
+app.add_typer(writers.envs_app, name="envs")
 
 
 @app.command()
@@ -260,17 +188,7 @@ def doctor(run: RunName, runs: Runs = Path("runs")) -> int:
     return command.doctor(run, runs)
 
 
-@app.command()
-@reported
-def init(
-    path: Annotated[
-        Path, typer.Argument(metavar="PATH", help="The file to write, or a folder for my_env.py.")
-    ],
-) -> int:
-    """Write a starter file: a tool and an environment to train on."""
-    from agentrl.cli import runs as command
-
-    return command.init(path)
+app.command()(writers.init)
 
 
 @sandbox_app.callback()

@@ -1,4 +1,4 @@
-"""``agentrl doctor``, ``agentrl export`` and ``agentrl init``."""
+"""``agentrl doctor`` and ``agentrl export``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agentrl.errors import ConfigError, DataError, NotFound
-from agentrl.store import RunFolder, writing
+from agentrl.store import RunFolder
 from agentrl.view.text import clean
 
 
@@ -58,28 +58,4 @@ def export(name: str, out: Path, runs: Path, *, step: int | None = None) -> int:
     with console.status(f"Writing {out}"):
         write(run, out, step=step)
     Console().print(Text(f"Wrote {out}. Measure it: agentrl eval ENV model={out}"), soft_wrap=True)
-    return 0
-
-
-def init(path: Path) -> int:
-    """Write the starter file.
-
-    Raises:
-        ConfigError: the file exists, its name does not end in .py, or the place cannot be written.
-    """
-    if path.is_dir():
-        path = path / "my_env.py"
-    if path.suffix != ".py":
-        raise ConfigError(f"{str(path)!r} is neither a folder nor a file name that ends in .py.")
-    if path.exists():
-        raise ConfigError(f"{str(path)!r} exists already. Name another file.")
-    text = (Path(__file__).parent / "starter.py").read_text(encoding="utf-8")
-    shown = str(path) if path.is_absolute() else f"./{path}"
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text.replace("./my_env.py", shown), encoding="utf-8")
-    Console().print(
-        Text(f"Wrote {path}. Look at it: agentrl envs show {shown}; train on it: agentrl train {shown}"),
-        soft_wrap=True,
-    )
     return 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 from agentrl.rollout.episode import EpisodeRunner, succeeded
 from agentrl.rollout.policy import Generation, Policy, Sampling, Scene, SceneAware, SimulatedPolicy
 from agentrl.rollout.scheduler import Job, Progress, run_episodes
-from agentrl.rollout.scripted import ScriptedPolicy
+from agentrl.rollout.scripted import Script, ScriptedPolicy, expert_of, written
 from agentrl.rollout.seeds import derive_seed, episode_seed
 
 __all__ = [
@@ -21,10 +21,13 @@ __all__ = [
     "Sampling",
     "Scene",
     "SceneAware",
+    "Script",
     "ScriptedPolicy",
     "SimulatedPolicy",
     "derive_seed",
     "episode_seed",
+    "expert_of",
     "run_episodes",
     "succeeded",
+    "written",
 ]

@@ -1,9 +1,9 @@
-"""A policy that plays an environment's own expert, token by token as a model would sample it."""
+"""Policies that write messages instead of sampling: token by token as a model would have."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,25 @@ if TYPE_CHECKING:
     from agentrl.chat import Chat
 
 
+Script = Callable[[Scene, random.Random], Expert | None]
+"""What a scripted episode says: ``None`` if there is nothing to be said."""
+
+
+def expert_of(scene: Scene, rng: random.Random) -> Expert | None:
+    """The script that is the environment's own expert."""
+    return scene.env.expert(scene.task, rng)
+
+
+def written(chat: Chat, scene: Scene, message: Message) -> list[int]:
+    """The tokens that a model would have sampled to say ``message`` next, the stop token included."""
+    segments = chat.demonstration_segments([*scene.messages, message], scene.tools)
+    ids, sampled = segments[-1]
+    start = len(ids)
+    while start and sampled[start - 1]:
+        start -= 1
+    return ids[start:]
+
+
 @dataclass(slots=True)
 class _Part:
     scene: Scene
@@ -26,7 +45,7 @@ class _Part:
 
 
 class ScriptedPolicy:
-    """Plays :meth:`agentrl.Env.expert`: for warm-up demonstrations, audits and tests.
+    """Plays :meth:`agentrl.Env.expert`, or another script: for warm-up demonstrations, audits and tests.
 
     Every message that the expert yields becomes exactly the tokens that a model would have sampled
     for it, with a log-probability of 0. The expert is sent the texts of the observations as they
@@ -34,11 +53,12 @@ class ScriptedPolicy:
 
     Args:
         chat: the chat format of the episodes.
+        script: written as an expert is; by default the environment's own.
         version: given to every token.
     """
 
-    def __init__(self, chat: Chat, *, version: int = 0) -> None:
-        self._chat, self._version = chat, version
+    def __init__(self, chat: Chat, script: Script = expert_of, *, version: int = 0) -> None:
+        self._chat, self._script, self._version = chat, script, version
         self._parts: dict[str, _Part] = {}
 
     def begin(self, episode: str, scene: Scene) -> None:
@@ -50,7 +70,7 @@ class ScriptedPolicy:
         """
         name = scene.env.name
         with user_code(f"Environment {name}: expert()"):
-            expert = scene.env.expert(scene.task, random.Random(scene.seed))
+            expert = self._script(scene, random.Random(scene.seed))
         if expert is None:
             raise DefinitionError(
                 f"Environment {name} has no expert, so nothing can be demonstrated: define expert()."
@@ -73,13 +93,8 @@ class ScriptedPolicy:
             UserCodeError: the expert raised.
         """
         part = self._parts[episode]
-        message = self._next(part)
-        segments = self._chat.demonstration_segments([*part.scene.messages, message], part.scene.tools)
-        ids, sampled = segments[-1]
-        start = len(ids)
-        while start and sampled[start - 1]:
-            start -= 1
-        return as_generated(ids[start:], sampling, 0.0, self._version)
+        ids = written(self._chat, part.scene, self._next(part))
+        return as_generated(ids, sampling, 0.0, self._version)
 
     def _next(self, part: _Part) -> Message:
         env, task = part.scene.env.name, part.scene.task.id

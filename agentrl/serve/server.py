@@ -96,11 +96,15 @@ def make_tools(words: Sequence[str]) -> list[Tool]:
 
 
 def _made(word: str) -> Tool:
-    return find_tool(*_with_options(word, "tool"))
+    return find_tool(*with_options(word, "tool"))
 
 
-def _with_options(word: str, what: str) -> tuple[str, dict[str, Any]]:
-    """A name, and the options in braces behind it."""
+def with_options(word: str, what: str) -> tuple[str, dict[str, Any]]:
+    """A name, and the options in braces behind it.
+
+    Raises:
+        ConfigError: the options are no YAML mapping.
+    """
     match = _WITH_OPTIONS.fullmatch(word)
     if match is None:
         raise ConfigError(f"{word!r} names no {what}; write NAME or NAME{{option: value}}.")
@@ -129,7 +133,7 @@ def make_host(settings: ServeSettings) -> LocalHost:
     from agentrl.sandbox import open_sandbox
 
     tools = make_tools(settings.tools)
-    backend, options = _with_options(settings.sandbox, "sandbox backend")
+    backend, options = with_options(settings.sandbox, "sandbox backend")
     try:
         sandbox = open_sandbox(backend, **options)
     except SandboxUnavailable as problem:

@@ -19,6 +19,11 @@ def clean(text: str, limit: int = 200) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
+def printable(text: str) -> str:
+    """``text`` with its lines and tabs, other control characters shown as ``�``; see :func:`clean`."""
+    return "".join(character if character.isprintable() or character in "\n\t" else "�" for character in text)
+
+
 def sparkline(
     values: Sequence[float], width: int, low: float | None = None, high: float | None = None
 ) -> str:

@@ -1,4 +1,4 @@
-"""The smaller commands: listing, showing, certificates, export, starter file and warm-up."""
+"""The smaller commands: listing, showing, certificates, export and warm-up."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ import agentrl
 from agentrl.cli.main import app
 from agentrl.cli.settings import load
 from agentrl.errors import ConfigError, InfrastructureError
-from agentrl.registry import find_env
 from agentrl.store import RunFolder
 
 HEAVY = ("torch", "verl", "ray", "vllm", "transformers", "matplotlib")
@@ -155,26 +154,6 @@ def test_export_writes_where_there_is_room(folder: Path, monkeypatch: pytest.Mon
     taken = call("export", "last", ".")
     assert taken.exit_code == 2
     assert "exists and is not empty" in taken.stderr
-
-
-@pytest.mark.parametrize("path", ["mine.py", "new/folder/mine.py", "."])
-def test_init_writes_a_file_that_can_be_shown(folder: Path, path: str) -> None:
-    result = call("init", path)
-    assert result.exit_code == 0, result.output
-    file = Path("my_env.py") if path == "." else Path(path)
-    assert f"agentrl train ./{file}" in file.read_text()
-    env = find_env(f"./{file}")
-    assert [tool.name for tool in env.own_tools()] == ["submit"]
-    shown = call("envs", "show", f"./{file}")
-    assert '"name": "convert"' in shown.output
-
-
-def test_init_overwrites_nothing(folder: Path) -> None:
-    before = (folder / "adding.py").read_text()
-    assert call("init", "adding.py").exit_code == 2
-    assert call("init", "notes.txt").exit_code == 2
-    assert (folder / "adding.py").read_text() == before
-    assert not (folder / "notes.txt").exists()
 
 
 @pytest.fixture

@@ -1,0 +1,31 @@
+"""Every environment that ships passes the exploit audit."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentrl.cli.settings import load
+from agentrl.inspect import audit
+from agentrl.sandbox import open_sandbox
+
+SHIPPED: dict[str, str] = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())[
+    "project"
+]["entry-points"]["agentrl.envs"]
+
+SETTINGS: dict[str, list[str]] = {"math": ["env_options={size: 200}"]}
+"""What keeps an environment's tasks few, or stands in for a service it needs."""
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+async def test_no_attack_is_paid(name: str) -> None:
+    config, env = load(SHIPPED[name], SETTINGS.get(name, []))
+    paid: list[Any] = []
+    async with open_sandbox() as sandbox:
+        report = await audit(env, config.rollout, tasks=4, sandbox=sandbox)
+    paid = [(found.attack.name, found.gain, found.problem) for found in report.found]
+    assert not paid
+    assert len(report.outcomes) > 30
