@@ -23,7 +23,8 @@ from agentrl.errors import (
 from agentrl.observation import Image, Observation
 from agentrl.reward import Reward, reward
 from agentrl.task import Task
-from agentrl.tool import Tool, ToolContext, tool
+from agentrl.template import Template
+from agentrl.tool import Tool, ToolContext, ToolSet, tool
 from agentrl.trajectory import Call, Message, Segment, Trajectory, Turn, call, say
 
 __all__ = [
@@ -44,9 +45,11 @@ __all__ = [
     "Segment",
     "SessionLost",
     "Task",
+    "Template",
     "Tool",
     "ToolContext",
     "ToolError",
+    "ToolSet",
     "Trajectory",
     "Turn",
     "UsageError",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,11 @@ logger = logging.getLogger(__name__)
 
 
 def read_rows(
-    path: str | Path, columns: Sequence[str] = (), *, on_error: Literal["stop", "skip"] = "stop"
+    path: str | Path,
+    columns: Sequence[str] = (),
+    *,
+    on_error: Literal["stop", "skip"] = "stop",
+    check: Callable[[dict[str, Any]], str | None] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of a ``.jsonl`` (or ``.jsonl``-like ``.json`` lines) or ``.parquet`` file.
 
@@ -23,6 +27,7 @@ def read_rows(
         columns: columns every row must have.
         on_error: ``stop`` raises on the first malformed row; ``skip`` logs each one with its
             line number and goes on.
+        check: what else is wrong with a row that has the columns, in words; ``None`` if nothing is.
 
     Raises:
         DataError: the file is missing, of an unknown kind, or a row is malformed. Rows yielded
@@ -35,7 +40,7 @@ def read_rows(
     if reader is None:
         raise DataError(f"{path} is of no kind that can be read; use .jsonl or .parquet.")
     for number, row in reader(path):
-        problem = row if isinstance(row, str) else _missing(row, columns)
+        problem = row if isinstance(row, str) else _missing(row, columns) or (check(row) if check else None)
         if problem is None:
             yield row  # type: ignore[misc]
         elif on_error == "skip":

@@ -7,17 +7,18 @@ import inspect
 import random
 import re
 from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from agentrl.errors import DefinitionError
 from agentrl.observation import Observation
 from agentrl.reward import Reward
 from agentrl.task import Task
-from agentrl.tool import FunctionTool, Tool
+from agentrl.template import Template
+from agentrl.tool import FunctionTool, Tool, ToolContext, ToolSet
 from agentrl.trajectory import Message
 
 Expert = Generator[Message, list[str], None]
-ToolLike = str | Tool | type[Tool] | Callable[..., Any]
+ToolLike = str | Tool | ToolSet | type[Tool] | Callable[..., Any]
 
 
 class Env:
@@ -29,25 +30,28 @@ class Env:
 
     Attributes:
         name: by default the class name in snake_case.
-        prompt: the system prompt, if any.
-        tools: tools beside its own methods: names, classes or instances.
-        rewards: components beside its own methods.
+        prompt: the system prompt, if any. A template is rendered with the task's ``prompt`` and
+            ``metadata``.
+        tools: tools beside its own methods: names, classes, instances, or sets of several.
+        rewards: components beside its own methods: names, functions or instances.
         success: the reward component (a value above 0) that counts as solving the task; by
             default the episode's reward.
+        context: what the episode offers, such as a sandbox; there from :meth:`reset` on, for rewards too.
     """
 
     name: ClassVar[str] = ""
-    prompt: str | None = None
+    prompt: str | Template | None = None
     tools: Sequence[ToolLike] = ()
     rewards: Sequence[Any] = ()
     success: str | None = None
+    context: ToolContext
 
     def __init__(
         self,
         tasks: Iterable[Task] | None = None,
         tools: Sequence[ToolLike] | None = None,
         rewards: Sequence[Any] | None = None,
-        prompt: str | None = None,
+        prompt: str | Template | None = None,
     ) -> None:
         self._tasks = None if tasks is None else list(tasks)
         if tools is not None:
@@ -82,8 +86,19 @@ class Env:
 
     def messages(self, task: Task) -> list[Message]:
         """The dialogue that opens the episode."""
-        system: list[Message] = [{"role": "system", "content": self.prompt}] if self.prompt else []
+        prompt = self.prompt
+        if isinstance(prompt, Template):
+            prompt = prompt.render(prompt=task.prompt, metadata=task.metadata)
+        system: list[Message] = [{"role": "system", "content": prompt}] if prompt else []
         return [*system, {"role": "user", "content": task.prompt}]
+
+    def tools_for(self, task: Task) -> Sequence[str] | None:
+        """The names of the tools that an episode of the task may use; ``None`` for all.
+
+        By default the list under ``tools`` in the task's metadata, if there is one. The model is told
+        of these alone, and calls to others are answered as to tools that do not exist.
+        """
+        return cast("Sequence[str] | None", task.metadata.get("tools"))
 
     async def reply(self, text: str) -> str | Observation | None:
         """The user's answer to a turn without tool calls; ``None`` ends the episode."""
@@ -106,10 +121,9 @@ class Env:
 
     def own_rewards(self) -> list[Reward]:
         """All components: the ``@reward`` methods, bound to this instance, and :attr:`rewards`."""
-        listed = [
-            item if isinstance(item, Reward) else Reward(item, getattr(item, "__name__", "reward"))
-            for item in self.rewards
-        ]
+        from agentrl.registry import find_reward  # which itself knows environments
+
+        listed = [find_reward(item) for item in self.rewards]
         return [member.bind(self) for member in self._members(Reward)] + listed
 
     def _members(self, kind: type[Any]) -> list[Any]:

@@ -123,10 +123,11 @@ class Attempt:
         with user_code(f"Environment {setting.env.name}: spawn()"):
             env = setting.env.spawn()
         self._env = env
-        await self._users(f"Environment {env.name}: reset()", env.reset(task))
         context = ToolContext(
             task, self._trajectory.id, self._sessions.open, self._sessions.run, setting.blocking
         )
+        env.context = context
+        await self._users(f"Environment {env.name}: reset()", env.reset(task))
         tools = ToolBox.of(env, context, self._limits, setting.ledger, setting.keep_characters)
         self._tools = tools
         await self._users(f"Opening the tools of environment {env.name}", tools.open())
