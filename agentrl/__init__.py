@@ -6,7 +6,7 @@ loads no torch, verl, ray, vllm or transformers.
 
 from __future__ import annotations
 
-from agentrl.data import read_rows
+from agentrl.data import read_rows, read_split
 from agentrl.env import Env, Expert
 from agentrl.errors import (
     AgentRLError,
@@ -55,6 +55,7 @@ __all__ = [
     "UsageError",
     "call",
     "read_rows",
+    "read_split",
     "reward",
     "say",
     "tool",

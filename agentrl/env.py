@@ -123,7 +123,10 @@ class Env:
         """All components: the ``@reward`` methods, bound to this instance, and :attr:`rewards`."""
         from agentrl.registry import find_reward  # which itself knows environments
 
-        listed = [find_reward(item) for item in self.rewards]
+        listed = [
+            item if isinstance(item, Reward) else Reward(item, getattr(item, "__name__", "reward"))
+            for item in map(find_reward, self.rewards)
+        ]
         return [member.bind(self) for member in self._members(Reward)] + listed
 
     def _members(self, kind: type[Any]) -> list[Any]:

@@ -52,11 +52,13 @@ def find_tool(name: str | Tool | type[Tool] | Any, options: Mapping[str, Any] | 
         ConfigError: it does not take one of the options; or the name stands for several tools.
     """
     if isinstance(name, ToolSet) or (isinstance(name, str) and name.startswith(MCP)):
-        found = find_tools(name, options)
-        if len(found) != 1:
-            known = ", ".join(tool.name for tool in found) or "none"
-            raise ConfigError(f"{str(name)!r} offers {len(found)} tools ({known}); name one as {name}#NAME.")
-        return found[0]
+        several = find_tools(name, options)
+        if len(several) != 1:
+            known = ", ".join(tool.name for tool in several) or "none"
+            raise ConfigError(
+                f"{str(name)!r} offers {len(several)} tools ({known}); name one as {name}#NAME."
+            )
+        return several[0]
     if isinstance(name, str) and name.startswith(("http://", "https://")):
         remote = importlib.import_module("agentrl.serve.remote")  # only whoever names one needs the client
         return cast(Tool, remote.from_url(name, **_only(options or {}, "token", name)))
@@ -95,10 +97,13 @@ def find_tools(name: str | ToolSet | Any, options: Mapping[str, Any] | None = No
     return chosen
 
 
-def find_reward(item: str | Reward | Any) -> Reward:
-    """A reward by name, dotted path or file path; a plain function becomes one."""
-    found = find(item, REWARDS, Reward) if isinstance(item, str) else item
-    return found if isinstance(found, Reward) else Reward(found, getattr(found, "__name__", "reward"))
+def find_reward(item: Any) -> Any:
+    """A reward by name, dotted path or file path; anything but a text is what it is.
+
+    Raises:
+        NotFound: nothing is known by that name or path.
+    """
+    return find(item, REWARDS, Reward) if isinstance(item, str) else item
 
 
 def names(group: str) -> dict[str, EntryPoint]:
@@ -149,7 +154,7 @@ def find(name: str, group: str, kind: type[Any]) -> Any:
 def _mcp_server(address: str, options: str) -> ToolSet:
     """The same for the same words: it is asked once, and its limits hold for the whole process."""
     found = importlib.import_module("agentrl.tools.mcp").McpServer  # only whoever names one needs the SDK
-    return cast(ToolSet, make(found, ToolSet, f"{MCP}{address}", {"server": address, **json.loads(options)}))
+    return cast(ToolSet, make(found, found, f"{MCP}{address}", {"server": address, **json.loads(options)}))
 
 
 def _load_file(path: Path) -> ModuleType:

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TextIO, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from agentrl import (
@@ -136,7 +136,7 @@ class McpServer(ToolSet):
         if self._command:
             command, *arguments = self._command
             parameters = StdioServerParameters(command=command, args=arguments)
-            async with Client(stdio_client(parameters, errlog=errors)) as client:
+            async with Client(stdio_client(parameters, errlog=cast(TextIO, errors))) as client:
                 yield client
             return
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else None
@@ -290,7 +290,7 @@ class _Session:
 
 
 def _is_loss(problem: Exception) -> bool:
-    """Whether an error says that the connection or the session is gone, rather than that a call is refused."""
+    """Whether an error says that the connection or the session is gone, not that a call is refused."""
     from mcp_types import CONNECTION_CLOSED, INTERNAL_ERROR, INVALID_REQUEST
 
     return getattr(problem, "code", None) in (CONNECTION_CLOSED, INTERNAL_ERROR, INVALID_REQUEST)

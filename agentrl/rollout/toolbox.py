@@ -276,8 +276,8 @@ def _chosen(offered: Sequence[Tool], wanted: Sequence[str], env: Env, task: Task
     for name in wanted:
         if name not in known:
             raise DefinitionError(
-                f"Environment {env.name} limits task {task.id} to tools among which is {name!r}, which it does "
-                f"not have. {nearest(name, known)}"
+                f"Environment {env.name} limits task {task.id} to tools of which it does not have {name!r}. "
+                f"{nearest(name, known)}"
             )
     return [tool for tool in offered if tool.name in wanted]
 
