@@ -26,7 +26,7 @@ T = TypeVar("T")
 ENVS, TOOLS, REWARDS = "agentrl.envs", "agentrl.tools", "agentrl.rewards"
 
 MCP = "mcp:"
-_MCP_NAME = re.compile(r"\s*(?P<server>.*[^\s#])(?:#(?P<tool>[\w.-]+))?\s*", re.DOTALL)
+_MCP_NAME = re.compile(r"\s*(?P<server>.*?[^\s#])(?:#(?P<tool>[\w.-]+))?\s*", re.DOTALL)
 
 
 def find_env(name: str, options: Mapping[str, Any] | None = None) -> Env:

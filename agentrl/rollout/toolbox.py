@@ -268,7 +268,7 @@ class ToolBox:
 
 
 def _chosen(offered: Sequence[Tool], wanted: Sequence[str], env: Env, task: Task) -> list[Tool]:
-    if isinstance(wanted, str) or not all(isinstance(name, str) for name in wanted):
+    if not isinstance(wanted, list | tuple) or not all(isinstance(name, str) for name in wanted):
         raise DefinitionError(
             f"Environment {env.name} limits task {task.id} to the tools {wanted!r}; give a list of names."
         )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import time
-from pathlib import Path
+from typing import Any
 
+from mcp import MCPError
 from mcp.server.mcpserver import Image, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp_types import INVALID_PARAMS, ToolAnnotations
 
 SQUARE = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c63606060f80f"
@@ -19,7 +22,7 @@ server = MCPServer("tests", log_level="ERROR")
 count = 0
 
 
-@server.tool()
+@server.tool(annotations=ToolAnnotations(read_only_hint=True))
 def add(a: int, b: int = 1) -> int:
     """Add two numbers."""
     return a + b
@@ -46,9 +49,14 @@ def fail() -> str:
 
 
 @server.tool()
+def refuse() -> str:
+    """Refuse the call itself."""
+    raise MCPError(INVALID_PARAMS, "not on Sundays")
+
+
+@server.tool()
 def hang() -> str:
-    """Never answer, nor anything after it."""
-    Path(f"{sys.argv[2]}/hangs").touch()
+    """Never answer."""
     time.sleep(3600)
     return "late"
 
@@ -59,8 +67,25 @@ def die() -> str:
     os._exit(3)
 
 
+def guarded(app: Any) -> Any:
+    """The application, for those alone who show the word "please"."""
+
+    async def guard(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and (b"authorization", b"Bearer please") not in scope["headers"]:
+            await send({"type": "http.response.start", "status": 401, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+        else:
+            await app(scope, receive, send)
+
+    return guard
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "stdio":
         server.run("stdio")
     else:
-        server.run("streamable-http", host="127.0.0.1", port=int(sys.argv[1]))
+        import uvicorn
+
+        listening = socket.socket(fileno=int(sys.argv[1]))
+        app = guarded(server.streamable_http_app())
+        uvicorn.Server(uvicorn.Config(app, log_level="error")).run(sockets=[listening])
