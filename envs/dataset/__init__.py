@@ -41,7 +41,7 @@ class Dataset(Env):
         DefinitionError: a template is not valid.
     """
 
-    prompt = r"Answer in \boxed{}."
+    prompt: str | Template | None = r"Answer in \boxed{}."
 
     def __init__(
         self,
@@ -86,10 +86,10 @@ class Dataset(Env):
         """
         if split not in self._splits:
             held_out = {task.prompt for task in self.tasks("test")} if split == "train" else set()
+            columns = _distinct(*self._said(), self.id_column, self.tools_column, *self.metadata_columns)
             rows = read_split(
-                self.data, split, self._columns(), on_error=self.on_bad_row, check=self._problem,
-                config=self.config,
-            )  # fmt: skip
+                self.data, split, columns, on_error=self.on_bad_row, check=self._problem, config=self.config
+            )
             tasks = map(self._task, rows)
             self._splits[split] = [task for task in tasks if task.prompt not in held_out]
         return self._splits[split]
@@ -100,13 +100,18 @@ class Dataset(Env):
         shown = [message for row in self._examples for message in self._example(row)]
         return [*opening[:-1], *shown, opening[-1]]
 
-    def _columns(self) -> list[str]:
-        wanted = [None if self._template else self.prompt_column, self.answer_column, self.id_column]
-        named = [*wanted, self.tools_column, *self.metadata_columns]
-        return list(dict.fromkeys(name for name in named if name is not None))
+    def _said(self) -> list[str]:
+        """The columns that a question and its answer are made of, templates aside."""
+        return _distinct(None if self._template else self.prompt_column, self.answer_column)
 
     def _problem(self, row: Row) -> str | None:
         """What is wrong with a row that has the columns."""
+        if self.tools_column is not None and not _names_or_nothing(row[self.tools_column]):
+            return f"{self.tools_column!r} must be a list of names of tools"
+        return self._problem_of_words(row)
+
+    def _problem_of_words(self, row: Row) -> str | None:
+        """What is wrong with a row's question or answer."""
         if self._template is None:
             text = row[self.prompt_column]
             if not isinstance(text, str) or not text.strip():
@@ -117,8 +122,6 @@ class Dataset(Env):
                 return f"{self.answer_column!r} is empty"
             if self._answer_pattern and not self._answer_pattern.search(str(answer)):
                 return f"{self.answer_column!r} does not match {self._answer_pattern.pattern!r}"
-        if self.tools_column is not None and not _names_or_nothing(row[self.tools_column]):
-            return f"{self.tools_column!r} must be a list of names of tools"
         return None
 
     def _task(self, row: Row) -> Task:
@@ -143,12 +146,14 @@ class Dataset(Env):
         return answer.strip() if isinstance(answer, str) else answer
 
     def _read_examples(self, examples: str | Sequence[Row]) -> list[Row]:
-        columns = self._columns()
+        columns = self._said()
+        if examples and self.answer_column is None and self._example_template is None:
+            raise ConfigError("Examples of a dataset without answer_column need an example_template.")
         if isinstance(examples, str):
-            return list(read_rows(examples, columns, check=self._problem))
+            return list(read_rows(examples, columns, check=self._problem_of_words))
         for number, row in enumerate(examples, start=1):
             missing = [name for name in columns if name not in row]
-            problem = f"it lacks {missing[0]!r}" if missing else self._problem(row)
+            problem = f"it lacks {missing[0]!r}" if missing else self._problem_of_words(row)
             if problem:
                 raise ConfigError(f"Example {number} does not fit: {problem}.")
         return list(examples)
@@ -163,6 +168,10 @@ def _listed(option: str, value: Any) -> Sequence[Any]:
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise ConfigError(f"{option}={value!r} must be a list, such as {option}: [{value}].")
     return value
+
+
+def _distinct(*names: str | None) -> list[str]:
+    return list(dict.fromkeys(name for name in names if name is not None))
 
 
 def _names_or_nothing(value: Any) -> bool:

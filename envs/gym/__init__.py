@@ -134,7 +134,7 @@ class Gym(Stepping):
             ) from problem
         try:
             self._gym = gymnasium.make(self.id, **self.kwargs)
-        except gymnasium.error.Error as problem:
+        except (gymnasium.error.Error, TypeError) as problem:  # TypeError: from its arguments
             raise ConfigError(f"Gymnasium cannot make id={self.id!r}: {problem}") from problem
         return self._shown(*self._gym.reset(seed=seed))
 

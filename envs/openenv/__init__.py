@@ -66,8 +66,7 @@ class OpenEnv(Stepping):
     async def reset(self, task: Task) -> None:
         """Begin a session of this episode's own and reset its environment."""
         session = self._session = _Session(self.url, self.start_seconds)
-        await session.start()
-        answer = await session.reset({**self.reset_options, "seed": task.metadata["seed"]})
+        answer = await session.start({**self.reset_options, "seed": task.metadata["seed"]})
         self.opening = self.to_text(answer.get("observation") or {})
         self.tools = (self._act.of(self),)
 
@@ -142,37 +141,27 @@ class _Session:
         self._socket: ClientWebSocketResponse | None = None
         self._waiting = False
 
-    async def start(self) -> None:
-        """Connect.
+    async def start(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Connect and reset the environment; returns the answer to that.
 
         Raises:
-            InfrastructureError: the server cannot be reached.
+            InfrastructureError: the server cannot be reached, is full, failed or took too long.
         """
         import aiohttp
 
-        self._client = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(sock_connect=self._seconds))
+        self._client = aiohttp.ClientSession()
+        address = f"ws{self._url.removeprefix('http')}/ws"
         try:
-            self._socket = await self._client.ws_connect(
-                "ws" + self._url.removeprefix("http") + "/ws", max_msg_size=ANSWER_BYTES
-            )
-        except (aiohttp.ClientError, OSError) as problem:
-            raise InfrastructureError(
-                f"OpenEnv server {self._url} cannot be reached: {problem}."
-            ) from problem
-
-    async def reset(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Reset the environment.
-
-        Raises:
-            InfrastructureError: it failed, is full or took too long.
-        """
-        try:
-            return await asyncio.wait_for(self.ask("reset", options), self._seconds)
+            async with asyncio.timeout(self._seconds):
+                self._socket = await self._client.ws_connect(address, max_msg_size=ANSWER_BYTES)
+                return await self.ask("reset", options)
         except TimeoutError:
-            why = f"no answer in {self._seconds:g} s (start_seconds)"
+            why = f"it did not answer in {self._seconds:g} s (start_seconds)"
+        except (aiohttp.ClientError, OSError) as problem:
+            why = f"it cannot be reached: {problem}"
         except ToolError as problem:
-            why = str(problem)
-        raise InfrastructureError(f"OpenEnv server {self._url} did not reset: {why}.")
+            why = f"its reset failed: {problem}"
+        raise InfrastructureError(f"OpenEnv server {self._url} gives no episode: {why}.")
 
     async def ask(self, kind: str, data: Mapping[str, Any]) -> dict[str, Any]:
         """Send a message and await its answer.

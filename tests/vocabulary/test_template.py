@@ -12,7 +12,7 @@ from agentrl import DefinitionError, Env, Task, Template
 
 
 def test_values_loops_and_files(tmp_path: Path) -> None:
-    (tmp_path / "shot.j2").write_text("Q: {{ shot.question }}\nA: {{ shot.answer }}\n")
+    (tmp_path / "shot.j2").write_text("Q: {{ shot.question }}\nA: {{ shot.answer }}\n\n")
     (tmp_path / "prompt.j2").write_text(
         "Answer briefly.\n{% for shot in shots %}\n{% include 'shot.j2' %}\n{% endfor %}\n{{ prompt }}"
     )
@@ -33,7 +33,7 @@ def test_it_travels_between_processes() -> None:
         ("{{ answer.unit }}", "line 1: .* has no attribute 'unit'"),
         ("\n\n{{ 1 / 0 }}", "line 3: division by zero"),
         ("{{ ''.__class__.__mro__ }}", "line 1: access to attribute '__class__' .* is unsafe"),
-        ("{{ answer.append(1) }}", "line 1: .* is not safely callable"),
+        ("{{ answer.append(1) }}", "line 1: access to attribute 'append' .* is unsafe"),
         ("{% for i in range(10 ** 9) %}{% endfor %}", "line 1: Range too big"),
         ("one\n{{ question", "line 2: unexpected end"),
         ("one\n{% fro x in y %}", "line 2: Encountered unknown tag 'fro'"),
