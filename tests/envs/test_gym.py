@@ -98,7 +98,7 @@ async def test_a_step_that_hangs_harms_no_other_episode() -> None:
     env = Gym("Corridor-v0", size=16)
     task = env.tasks("train")[0]
     lines = [write_call("act", action="sleep"), write_call("act", action="walk"), "Well."]
-    runner, _ = make_runner(env, Lines(*lines), tool_seconds=0.5)
+    runner, _ = make_runner(env, Lines(*lines), tool_seconds=3.0)
     stuck = await runner.run(task, episode_id="stuck")
     assert [each.status for each in stuck.calls] == ["timeout", "error"] and stuck.status == "finished"
     assert "step before has not come to an end" in stuck.calls[1].observation.text

@@ -85,7 +85,7 @@ async def test_a_step_that_hangs_and_a_server_that_dies() -> None:
         env = OpenEnv(url)
         task = env.tasks("test")[0]
         lines = [write_call("act", number=-2), write_call("act", number=5), "Well."]
-        hanging, _ = make_runner(env, Lines(*lines), tool_seconds=0.5)
+        hanging, _ = make_runner(env, Lines(*lines), tool_seconds=3.0)
         stuck = await hanging.run(task, episode_id="stuck")
         assert [each.status for each in stuck.calls] == ["timeout", "error"]
         assert "no longer available" in stuck.calls[1].observation.text

@@ -6,21 +6,26 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 
 @contextmanager
 def served(script: Path) -> Iterator[str]:
-    """The script, given a listening socket's descriptor as its argument; yields its address.
+    """The script, given a listening socket's descriptor as its argument; yields its address once it serves.
 
-    Who connects before it has begun to serve waits, so nothing has to be asked whether it has.
+    Who connects before that waits, so one question tells, however long it takes.
     """
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port, descriptor = listening.getsockname()[1], listening.fileno()
         process = subprocess.Popen([sys.executable, str(script), str(descriptor)], pass_fds=[descriptor])
+    address = f"http://127.0.0.1:{port}"
     try:
-        yield f"http://127.0.0.1:{port}"
+        with suppress(HTTPError):  # any answer shows that it serves
+            urlopen(address).close()
+        yield address
     finally:
         process.kill()
         process.wait()
