@@ -28,8 +28,8 @@ class Stepping(Env):
 
     def __init__(self, instruction: str, prompt: str | None, size: int, seed: int) -> None:
         super().__init__(prompt=None if prompt is None else Template(prompt))
-        if size < 4:
-            raise ConfigError(f"size={size} is too small; give at least 4.")
+        if size < 4 or seed < 0:
+            raise ConfigError(f"size={size} must be at least 4, and seed={seed} at least 0.")
         self.instruction, self.size, self.seed = instruction, size, seed
         self.opening: str | None = None
 

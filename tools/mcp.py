@@ -10,6 +10,7 @@ import logging
 import os
 import shlex
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -38,6 +39,10 @@ logger = logging.getLogger(__name__)
 
 MOST_TOOLS = 256
 """Tools that one server may offer; more fit no prompt."""
+AGAIN_SECONDS = 30.0
+"""After a server did not tell its tools, so long passes until it is asked again."""
+END_SECONDS = 9.0
+"""How long a session may take to end; the SDK kills a command before that."""
 LAST_WORDS = 500
 """Characters of what a command wrote to its standard error that a message repeats."""
 
@@ -77,8 +82,10 @@ class McpServer(ToolSet):
         self.start_seconds, self.most_sessions, self.image_bytes = start_seconds, most_sessions, image_bytes
         self._command = [] if server.startswith(("http://", "https://")) else _words(server)
         self._tools: list[Tool] | None = None
+        self._failure: tuple[float, str] | None = None
         self._places: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
         self._sessions: dict[int, tuple[_Session, int]] = {}
+        self.holding: set[asyncio.Task[None]] = set()
 
     def __str__(self) -> str:
         return f"MCP server {self.server!r}"
@@ -86,13 +93,20 @@ class McpServer(ToolSet):
     def tools(self) -> list[Tool]:
         """Its tools. Asks it the first time and blocks while it does, for at most ``start_seconds``.
 
+        Where it fails it is not asked again for 30 s, lest many episodes wait for it one after the other.
+
         Raises:
             InfrastructureError: it cannot be started or reached, or does not answer.
             ConfigError: it offers too many tools.
         """
         if self._tools is None:
-            offered = _in_a_thread(self._list)
-            self._tools = [McpTool(self, tool) for tool in offered]
+            if self._failure is not None and time.monotonic() < self._failure[0]:
+                raise InfrastructureError(self._failure[1])
+            try:
+                self._tools = [McpTool(self, tool) for tool in _in_a_thread(self._list)]
+            except InfrastructureError as problem:
+                self._failure = time.monotonic() + AGAIN_SECONDS, str(problem)
+                raise
         return list(self._tools)
 
     async def enter(self, context: ToolContext) -> _Session:
@@ -226,6 +240,8 @@ class _Session:
             InfrastructureError: the server did not start, could not be reached or did not answer in time.
         """
         self._task = asyncio.create_task(self._hold())
+        self._server.holding.add(self._task)  # it may have to end the session when nobody waits any more
+        self._task.add_done_callback(self._server.holding.discard)
         try:
             await asyncio.shield(self._ready)
         except asyncio.CancelledError:
@@ -271,6 +287,7 @@ class _Session:
                             limit.reschedule(None)
                             self._ready.set_result(client)
                             await self._stop.wait()
+                            limit.reschedule(asyncio.get_running_loop().time() + END_SECONDS)
                 except Exception as problem:  # whatever the SDK raises
                     if self._ready.done():
                         logger.info("%s: the session ended with %s", self._server, _explained(problem))
@@ -308,7 +325,7 @@ def _words(command: str) -> list[str]:
         words = shlex.split(command)
     except ValueError as problem:
         raise ConfigError(f"The command of the MCP server {command!r} cannot be read: {problem}.") from None
-    if not words:
+    if not words or not words[0]:
         raise ConfigError("An MCP server needs a URL or a command: mcp:URL or mcp:COMMAND.")
     return words
 

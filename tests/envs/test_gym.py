@@ -166,7 +166,7 @@ async def test_an_environment_that_cannot_be_made_stops_the_run(options: Any, wo
         await runner.run(env.tasks("train")[0], episode_id="e")
 
 
-@pytest.mark.parametrize("options", [{"observe": "pixels"}, {"actions": "left"}, {"size": 2}])
+@pytest.mark.parametrize("options", [{"observe": "pixels"}, {"actions": "left"}, {"size": 2}, {"seed": -1}])
 def test_options_that_do_not_fit(options: Any) -> None:
     with pytest.raises(ConfigError):
         Gym("Corridor-v0", **options)

@@ -234,12 +234,15 @@ def test_a_server_that_cannot_be_started_says_why(command: str, words: str) -> N
         find_tools(f"mcp:{command}")
 
 
-def test_a_silent_server_is_given_up_and_ended(tmp_path: Path) -> None:
+def test_a_silent_server_is_given_up_and_ended(tmp_path: Path, monkeypatch: Any) -> None:
     code = f"import time; time.sleep(3600) # {tmp_path}"
     silent = McpServer(shlex.join([sys.executable, "-c", code]), start_seconds=1.0)
     with pytest.raises(InfrastructureError, match=r"did not answer in 1 s \(start_seconds\)"):
         silent.tools()
     assert not running_with(str(tmp_path))
+    monkeypatch.setattr(silent, "start_seconds", 0.0)
+    with pytest.raises(InfrastructureError, match="in 1 s"):  # told again without asking again
+        silent.tools()
 
 
 @pytest.mark.parametrize(
