@@ -195,7 +195,8 @@ class Actor(SimulatedPolicy):
 
 
 async def test_a_server_that_dies_or_hangs_harms_no_other_episode() -> None:
-    tools = [copy.copy(tool) for tool in find_tools(f"mcp:{COMMAND}")]
+    command = shlex.join([sys.executable, str(SERVER.with_name("small_mcp_server.py"))])
+    tools = [copy.copy(tool) for tool in find_tools(f"mcp:{command}")]
     next(tool for tool in tools if tool.name == "hang").seconds = 1.0
     runner, _ = make_runner(Adding(tools), Actor(), retries=0, tool_seconds=60.0, episode_seconds=100.0)
     names = ["works", "dies", "hangs"]
