@@ -6,7 +6,7 @@ loads no torch, verl, ray, vllm or transformers.
 
 from __future__ import annotations
 
-from agentrl.data import read_rows
+from agentrl.data import read_rows, read_split
 from agentrl.env import Env, Expert
 from agentrl.errors import (
     AgentRLError,
@@ -25,8 +25,9 @@ from agentrl.observation import Image, Observation
 from agentrl.reward import Reward, reward
 from agentrl.schedules import schedule
 from agentrl.task import Task
+from agentrl.template import Template
 from agentrl.terms import Term, gate
-from agentrl.tool import Tool, ToolContext, tool
+from agentrl.tool import Tool, ToolContext, ToolSet, tool
 from agentrl.trajectory import Call, Message, Segment, Trajectory, Turn, call, say
 
 __all__ = [
@@ -48,16 +49,19 @@ __all__ = [
     "Segment",
     "SessionLost",
     "Task",
+    "Template",
     "Term",
     "Tool",
     "ToolContext",
     "ToolError",
+    "ToolSet",
     "Trajectory",
     "Turn",
     "UsageError",
     "call",
     "gate",
     "read_rows",
+    "read_split",
     "reward",
     "say",
     "schedule",

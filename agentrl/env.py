@@ -7,18 +7,19 @@ import inspect
 import random
 import re
 from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from agentrl.errors import DefinitionError
 from agentrl.observation import Observation
 from agentrl.reward import Reward
 from agentrl.task import Task
+from agentrl.template import Template
 from agentrl.terms import Term
-from agentrl.tool import FunctionTool, Tool, ToolContext
+from agentrl.tool import FunctionTool, Tool, ToolContext, ToolSet
 from agentrl.trajectory import Message
 
 Expert = Generator[Message, list[str], None]
-ToolLike = str | Tool | type[Tool] | Callable[..., Any]
+ToolLike = str | Tool | ToolSet | type[Tool] | Callable[..., Any]
 
 
 class Env:
@@ -30,16 +31,18 @@ class Env:
 
     Attributes:
         name: by default the class name in snake_case.
-        prompt: the system prompt, if any.
-        tools: tools beside its own methods: names, classes or instances.
-        rewards: components and expressions of them; methods that an expression uses count there only.
+        prompt: the system prompt, if any. A template is rendered with the task's ``prompt`` and
+            ``metadata``.
+        tools: tools beside its own methods: names, classes, instances, or sets of several.
+        rewards: components, by name too, and expressions of them; methods that an expression uses count
+            there only.
         success: the reward component (a value above 0) that counts as solving the task; by
             default the episode's reward.
         context: what the episode offers, such as a sandbox; there from :meth:`reset` on, for rewards too.
     """
 
     name: ClassVar[str] = ""
-    prompt: str | None = None
+    prompt: str | Template | None = None
     tools: Sequence[ToolLike] = ()
     rewards: Sequence[Any] = ()
     success: str | None = None
@@ -50,7 +53,7 @@ class Env:
         tasks: Iterable[Task] | None = None,
         tools: Sequence[ToolLike] | None = None,
         rewards: Sequence[Any] | None = None,
-        prompt: str | None = None,
+        prompt: str | Template | None = None,
     ) -> None:
         self._tasks = None if tasks is None else list(tasks)
         if tools is not None:
@@ -85,8 +88,19 @@ class Env:
 
     def messages(self, task: Task) -> list[Message]:
         """The dialogue that opens the episode."""
-        system: list[Message] = [{"role": "system", "content": self.prompt}] if self.prompt else []
+        prompt = self.prompt
+        if isinstance(prompt, Template):
+            prompt = prompt.render(prompt=task.prompt, metadata=task.metadata)
+        system: list[Message] = [{"role": "system", "content": prompt}] if prompt else []
         return [*system, {"role": "user", "content": task.prompt}]
+
+    def tools_for(self, task: Task) -> Sequence[str] | None:
+        """The names of the tools that an episode of the task may use; ``None`` for all.
+
+        By default the list under ``tools`` in the task's metadata, if there is one. The model is told
+        of these alone, and calls to others are answered as to tools that do not exist.
+        """
+        return cast("Sequence[str] | None", task.metadata.get("tools"))
 
     async def reply(self, text: str) -> str | Observation | None:
         """The user's answer to a turn without tool calls; ``None`` ends the episode."""
@@ -112,9 +126,11 @@ class Env:
 
         One that stands in :attr:`rewards`, alone or in an expression, counts there only.
         """
+        from agentrl.registry import find_reward  # which itself knows environments
+
         listed = [
             item if isinstance(item, Term) else Reward(item, getattr(item, "__name__", "reward"))
-            for item in self.rewards
+            for item in map(find_reward, self.rewards)
         ]
         used = {component.name for item in listed for component in item.components()}
         methods = [member for member in self._members(Reward) if member.name not in used]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
 import importlib
 import importlib.util
 import inspect
+import json
+import re
 import sys
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
@@ -16,10 +19,14 @@ from typing import Any, TypeVar, cast
 
 from agentrl.env import Env
 from agentrl.errors import ConfigError, DefinitionError, NotFound
-from agentrl.tool import Tool
+from agentrl.reward import Reward
+from agentrl.tool import Tool, ToolSet
 
 T = TypeVar("T")
-ENVS, TOOLS = "agentrl.envs", "agentrl.tools"
+ENVS, TOOLS, REWARDS = "agentrl.envs", "agentrl.tools", "agentrl.rewards"
+
+MCP = "mcp:"
+_MCP_NAME = re.compile(r"\s*(?P<server>.*?[^\s#])(?:#(?P<tool>[\w.-]+))?\s*", re.DOTALL)
 
 
 def find_env(name: str, options: Mapping[str, Any] | None = None) -> Env:
@@ -38,12 +45,65 @@ def find_env(name: str, options: Mapping[str, Any] | None = None) -> Env:
 
 def find_tool(name: str | Tool | type[Tool] | Any, options: Mapping[str, Any] | None = None) -> Tool:
     """A tool by name, dotted path, file path, class, instance or ``@tool`` function; or one that a tool
-    server offers, by its address: ``http://HOST:PORT/NAME``, with the option ``token``."""
+    server offers, by its address: ``http://HOST:PORT/NAME``, with the option ``token``.
+
+    Raises:
+        NotFound: there is no such tool.
+        ConfigError: it does not take one of the options; or the name stands for several tools.
+    """
+    if isinstance(name, ToolSet) or (isinstance(name, str) and name.startswith(MCP)):
+        several = find_tools(name, options)
+        if len(several) != 1:
+            known = ", ".join(tool.name for tool in several) or "none"
+            raise ConfigError(
+                f"{str(name)!r} offers {len(several)} tools ({known}); name one as {name}#NAME."
+            )
+        return several[0]
     if isinstance(name, str) and name.startswith(("http://", "https://")):
         remote = importlib.import_module("agentrl.serve.remote")  # only whoever names one needs the client
         return cast(Tool, remote.from_url(name, **_only(options or {}, "token", name)))
     found = find(name, TOOLS, Tool) if isinstance(name, str) else name
     return make(found, Tool, str(name), options or {})
+
+
+def find_tools(name: str | ToolSet | Any, options: Mapping[str, Any] | None = None) -> list[Tool]:
+    """What an item in a list of tools stands for: one tool, or all those of a :class:`agentrl.ToolSet`.
+
+    Args:
+        name: as for :func:`find_tool`; or ``mcp:URL`` or ``mcp:COMMAND``, an MCP server, of which ``#NAME``
+            at the end takes one tool alone.
+        options: of the tool, or of :class:`agentrl.tools.mcp.McpServer`.
+
+    Raises:
+        NotFound: there is no such tool.
+        InfrastructureError: the server cannot be asked.
+    """
+    if isinstance(name, ToolSet):
+        return name.tools()
+    if not isinstance(name, str) or not name.startswith(MCP):
+        return [find_tool(name, options)]
+    match = _MCP_NAME.fullmatch(name.removeprefix(MCP))
+    if match is None:
+        raise ConfigError(f"{name!r} names no server; write mcp:URL or mcp:COMMAND.")
+    offered = _mcp_server(match["server"], json.dumps(options or {}, sort_keys=True)).tools()
+    if match["tool"] is None:
+        return offered
+    chosen = [tool for tool in offered if tool.name == match["tool"]]
+    if not chosen:
+        known = [tool.name for tool in offered]
+        raise NotFound(
+            f"{MCP}{match['server']} has no tool {match['tool']!r}. {nearest(match['tool'], known)}"
+        )
+    return chosen
+
+
+def find_reward(item: Any) -> Any:
+    """A reward by name, dotted path or file path; anything but a text is what it is.
+
+    Raises:
+        NotFound: nothing is known by that name or path.
+    """
+    return find(item, REWARDS, Reward) if isinstance(item, str) else item
 
 
 def names(group: str) -> dict[str, EntryPoint]:
@@ -88,6 +148,13 @@ def find(name: str, group: str, kind: type[Any]) -> Any:
                 f"There is no module {path!r} ({problem}). Is it installed, or did you mean a file?"
             ) from None
         raise
+
+
+@functools.cache
+def _mcp_server(address: str, options: str) -> ToolSet:
+    """The same for the same words: it is asked once, and its limits hold for the whole process."""
+    found = importlib.import_module("agentrl.tools.mcp").McpServer  # only whoever names one needs the SDK
+    return cast(ToolSet, make(found, found, f"{MCP}{address}", {"server": address, **json.loads(options)}))
 
 
 def _load_file(path: Path) -> ModuleType:

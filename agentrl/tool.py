@@ -13,6 +13,7 @@ import inspect
 import re
 import threading
 import typing
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, overload
@@ -239,6 +240,18 @@ class Tool:
         if inspect.iscoroutinefunction(function):
             return await function(**checked)
         return await self.context.blocking.run(function, **checked)
+
+
+class ToolSet(ABC):
+    """Several tools from one place, such as a server, listed together."""
+
+    @abstractmethod
+    def tools(self) -> list[Tool]:
+        """The tools, the same on every call.
+
+        Raises:
+            InfrastructureError: the place cannot be asked.
+        """
 
 
 class FunctionTool(Tool):

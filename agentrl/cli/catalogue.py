@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agentrl.cli.settings import load
-from agentrl.registry import ENVS, TOOLS, find_tool, names
+from agentrl.registry import ENVS, TOOLS, find_tools, names
 from agentrl.reward import Reward
 from agentrl.task import Task
 from agentrl.terms import Term
@@ -45,9 +45,10 @@ def show(name: str, words: Sequence[str]) -> int:
     if config.environment_options:
         console.print(Text(f"options: {config.environment_options}", style="dim"))
     _heading(console, "Prompt")
-    console.print(Padding(Text(env.prompt or "(none)"), (0, 0, 0, 2)))
+    console.print(Padding(Text(str(env.prompt or "(none)")), (0, 0, 0, 2)))
     _heading(console, "Tools")
-    for tool in [*map(find_tool, env.tools), *env.own_tools()]:
+    listed = (tool for item in env.tools for tool in find_tools(item))
+    for tool in [*listed, *env.own_tools()]:
         console.print(schema(tool.schema))
     _heading(console, "Rewards")
     for term in env.own_rewards():

@@ -21,6 +21,7 @@ from agentrl.errors import ConfigError, InfrastructureError
 from agentrl.inspect.person import UNHURRIED_SECONDS, PersonPolicy
 from agentrl.inspect.plain import in_bytes, plain_chat
 from agentrl.rollout import EpisodeRunner, Scene, succeeded
+from agentrl.scoring import components_of
 from agentrl.task import Task
 from agentrl.train.runtime import open_sandbox_if_any
 from agentrl.trajectory import Message, Trajectory
@@ -115,13 +116,17 @@ def _outcome(env: Env, episode: Trajectory) -> Table:
     table.add_column(justify="right")
     table.add_column(style="dim")
     table.add_row(episode.status, "", clean(episode.reason))
-    for component in env.own_rewards():
+    for component in components_of(env.own_rewards()):
         if component.per == "turn":
-            value = sum(turn.rewards.get(component.name, 0.0) for turn in episode.turns)
+            values = [
+                turn.rewards[component.name] for turn in episode.turns if component.name in turn.rewards
+            ]
+            value = sum(values) if values else None
         else:
-            value = episode.rewards.get(component.name, 0.0)
-        note = "logged only" if component.weight == 0 else f"weight {component.weight:g}, per {component.per}"
-        table.add_row(clean(component.name), f"{value:+.3f}", note)
+            value = episode.rewards.get(component.name)
+        shown = "no verdict" if value is None else f"{value:+.3f}"
+        note = "logged only" if component.weight == 0 else f"per {component.per}"
+        table.add_row(clean(component.name), shown, note)
     table.add_row(
         "reward", f"{episode.reward or 0.0:+.3f}", "solved" if succeeded(env, episode) else "not solved"
     )

@@ -19,8 +19,11 @@ from agentrl.inspect.plain import in_bytes, plain_chat
 from agentrl.inspect.play import MOST_TASKS, first_tasks, has_expert, play, sample
 from agentrl.inspect.scripts import WAYS, do_nothing, play_at_random
 from agentrl.registry import find_env, find_tool
+from agentrl.reward import Reward
 from agentrl.rollout import EpisodeRunner, Script, ScriptedPolicy, expert_of
+from agentrl.scoring import components_of
 from agentrl.task import Task
+from agentrl.terms import Term
 from agentrl.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -197,19 +200,25 @@ def _described(function: Mapping[str, Any]) -> Notes:
 
 def _rewards(env: Env) -> tuple[Notes, str]:
     notes: Notes = []
-    rewards = env.own_rewards()
-    names = [each.name for each in rewards]
-    if not any(each.weight for each in rewards):
+    terms = env.own_rewards()
+    try:
+        names = [component.name for component in components_of(terms)]
+    except DefinitionError as problem:
+        return [_fail(str(problem))], ""
+    weights = [term.weight for term in terms if isinstance(term, Reward)]
+    if not any(weights) and len(weights) == len(terms):
         notes.append(_fail("no reward has a weight, so there is nothing to learn from"))
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        notes.append(_fail(f"several rewards are called {', '.join(twice)}: rename one"))
     if env.success is not None and env.success not in names:
         notes.append(_fail(f"success = {env.success!r} names none of {', '.join(names) or 'them'}"))
-    if not all(math.isfinite(each.weight) for each in rewards):
+    if not all(map(math.isfinite, weights)):
         notes.append(_fail("a weight is not finite"))
-    if env.success is None and len(rewards) > 1:
+    if env.success is None and len(names) > 1:
         notes.append(_warn("any reward above 0 counts as success: name the one that does in success"))
-    return notes, ", ".join(f"{each.weight:g} × {each.name}" for each in rewards)
+    return notes, ", ".join(map(_summand, terms))
+
+
+def _summand(term: Term) -> str:
+    return f"{term.weight:g} × {term.name}" if isinstance(term, Reward) else str(term)
 
 
 def _tasks(env: Env) -> tuple[Notes, str]:

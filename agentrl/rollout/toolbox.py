@@ -27,8 +27,9 @@ from agentrl.errors import (
     UserCodeError,
 )
 from agentrl.observation import Observation
-from agentrl.registry import find_tool, nearest
+from agentrl.registry import find_tools, nearest
 from agentrl.rollout.waiting import OutOfTime, StrayExit, all_of, finish_quietly, within
+from agentrl.task import Task
 from agentrl.tool import Tool, ToolContext
 from agentrl.trajectory import Call
 
@@ -123,15 +124,22 @@ class ToolBox:
     def of(
         cls, env: Env, context: ToolContext, limits: Rollout, ledger: ToolLedger, keep_characters: int
     ) -> ToolBox:
-        """The tools an environment lists and those it defines itself.
+        """The tools an environment lists and those it defines itself, or its choice of them for the task.
 
         Raises:
             NotFound: a listed tool does not exist.
+            DefinitionError: the choice names a tool that the environment does not have.
             UserCodeError: a tool could not be made.
         """
         with user_code(f"Making the tools of environment {env.name}"):
-            found = [find_tool(item) for item in env.tools]
-            tools = [tool.spawn(context) for tool in [*found, *env.own_tools()]]
+            found = [tool for item in env.tools for tool in find_tools(item)]
+            offered = [*found, *env.own_tools()]
+        with user_code(f"Environment {env.name}: tools_for()"):
+            wanted = env.tools_for(context.task)
+        if wanted is not None:
+            offered = _chosen(offered, wanted, env, context.task)
+        with user_code(f"Making the tools of environment {env.name}"):
+            tools = [tool.spawn(context) for tool in offered]
         return cls(tools, limits, ledger, keep_characters)
 
     async def open(self) -> None:
@@ -257,6 +265,21 @@ class ToolBox:
             ) from problem
         self._ledger.raised(name, problem)
         return Observation(f"{name} raised {_describe(problem)}", error=True)
+
+
+def _chosen(offered: Sequence[Tool], wanted: Sequence[str], env: Env, task: Task) -> list[Tool]:
+    if not isinstance(wanted, list | tuple) or not all(isinstance(name, str) for name in wanted):
+        raise DefinitionError(
+            f"Environment {env.name} limits task {task.id} to the tools {wanted!r}; give a list of names."
+        )
+    known = [tool.name for tool in offered]
+    for name in wanted:
+        if name not in known:
+            raise DefinitionError(
+                f"Environment {env.name} limits task {task.id} to tools of which it does not have {name!r}. "
+                f"{nearest(name, known)}"
+            )
+    return [tool for tool in offered if tool.name in wanted]
 
 
 def unicode(text: str) -> str:

@@ -17,7 +17,7 @@ import yaml
 from aiohttp import web
 
 from agentrl.errors import AgentRLError, ConfigError, SandboxUnavailable, UsageError
-from agentrl.registry import TOOLS, find_tool, names
+from agentrl.registry import TOOLS, find_tool, find_tools, names
 from agentrl.serve.admission import Admission
 from agentrl.serve.app import make_app
 from agentrl.serve.host import ToolHost
@@ -92,11 +92,7 @@ def make_tools(words: Sequence[str]) -> list[Tool]:
     """
     if not words:
         return [tool for name in names(TOOLS) if (tool := _made_or_none(name)) is not None]
-    return [_made(word) for word in words]
-
-
-def _made(word: str) -> Tool:
-    return find_tool(*with_options(word, "tool"))
+    return [tool for word in words for tool in find_tools(*with_options(word, "tool"))]
 
 
 def with_options(word: str, what: str) -> tuple[str, dict[str, Any]]:

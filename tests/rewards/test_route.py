@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentrl import Call, ConfigError, DefinitionError, Observation, Task, Trajectory, Turn
-from agentrl.reward import score_episode
 from agentrl.rewards import _text
 from agentrl.rewards.route import (
     CostRange,
@@ -20,6 +19,7 @@ from agentrl.rewards.route import (
     gated,
     transcript,
 )
+from agentrl.scoring import score_episode
 
 MODELS = ("big", "qwen/small-7b")
 GOOD = (
