@@ -77,7 +77,7 @@ class Corpus:
 
     def __getitem__(self, row: int) -> Document:
         opened = self._open()
-        start, end = opened.rows[row]
+        start, end = opened.rows[row].tolist()
         return as_document(_parsed(opened.content[start:end], str(self.path)), str(self.path))
 
     def documents(self) -> Iterator[Document]:
