@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
 from agentrl import Observation, ToolContext
 from agentrl.envs.qa import factbook
@@ -71,11 +70,17 @@ def search_alone(path: str, cache: str, asked: Sequence[str], told: Any) -> None
     """In a process of its own: the memory that searching takes which other processes cannot share."""
     import bm25s  # noqa: F401  loaded before memory is looked at
 
-    before = psutil.Process().memory_full_info().uss
+    before = anonymous_mib()
     searched = Bm25(Corpus(path, cache))
     for query in asked:
         searched.search(query, TOPK)
-    told.put((psutil.Process().memory_full_info().uss - before) / 2**20)
+    told.put(anonymous_mib() - before)
+
+
+def anonymous_mib() -> float:
+    """Memory of this process that is no mapped file."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("RssAnon:")[2].split()[0]) / 1024
 
 
 def apart(function: Callable[..., None], *arguments: Any) -> Any:

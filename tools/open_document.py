@@ -5,14 +5,11 @@ from __future__ import annotations
 from agentrl import ConfigError, Observation, Tool, ToolError
 from agentrl.tools.retrieval.corpus import Corpus
 
-MOST_PASSAGES = 1000
-"""Rows that are shown of one title."""
-
 
 class OpenDocument(Tool):
     """Shows a whole document, where ``search`` shows the best ones in part.
 
-    Where several rows have one title, as the passages of an article do, they are one document.
+    Rows that have one title, as the passages of an article do, are one document (the first 1000 of them).
 
     Args:
         corpus: the file that ``search`` searches.
@@ -60,7 +57,7 @@ class OpenDocument(Tool):
 
     def _read(self, title: str) -> tuple[str, list[str]] | None:
         """The document's own title and its pages."""
-        documents = [self.corpus[row] for row in self.corpus.named(title)[:MOST_PASSAGES]]
+        documents = [self.corpus[row] for row in self.corpus.named(title)]
         if not documents:
             return None
         text = "\n".join(document["text"] for document in documents)

@@ -62,7 +62,7 @@ class Search(Tool):
         cache: str | None = None,
         seconds: float = 600.0,
     ) -> None:
-        if bool(corpus) == bool(url) and not isinstance(corpus, Corpus):
+        if (isinstance(corpus, Corpus) or bool(corpus)) == bool(url):
             raise ConfigError("The tool 'search' needs the option 'corpus', or else 'url'; one of them.")
         if kind not in RETRIEVERS:
             raise ConfigError(f"kind={kind!r} must be one of {', '.join(RETRIEVERS)}.")

@@ -96,6 +96,17 @@ def test_the_index_is_mapped_and_the_corpus_is_not_loaded(tmp_path):
         assert isinstance(array, np.memmap)
 
 
+def test_naming_a_corpus_does_not_read_it(tmp_path):
+    Search(Corpus(str(CORPUS), cache=str(tmp_path / "cache")))
+    assert not (tmp_path / "cache").exists()
+
+
+def test_every_document_is_found_by_title_and_by_id(tmp_path):
+    corpus = Corpus(str(made_up(tmp_path / "corpus.jsonl", 300)), cache=str(tmp_path / "cache"))
+    assert [corpus.named(f"t{row}") for row in range(300)] == [[row] for row in range(300)]
+    assert [corpus.named(str(row)) for row in range(300)] == [[row] for row in range(300)]
+
+
 def test_what_a_killed_process_left_is_cleared_away(tmp_path):
     corpus = Corpus(str(CORPUS), cache=str(tmp_path))
     assert len(corpus) == 5

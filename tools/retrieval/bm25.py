@@ -49,9 +49,9 @@ class Bm25:
 
         assert self._words is not None
         digests = np.array([digest(word) for word in words], dtype=np.uint64)
-        places = np.minimum(np.searchsorted(self._words[:, 0], digests), len(self._words) - 1)
-        known = self._words[places, 0] == digests
-        return [int(word) for word in self._words[places[known], 1]]
+        places = np.minimum(np.searchsorted(self._words[0], digests), self._words.shape[1] - 1)
+        known = self._words[0, places] == digests
+        return [int(word) for word in self._words[1, places[known]]]
 
     def _open(self) -> None:
         import numpy as np
@@ -99,7 +99,7 @@ def _make(corpus: Corpus, folder: Path) -> None:
         raise DataError(f"The corpus {str(corpus.path)!r} has no words to search for.")
     digests = np.array([digest(word) for word in vocabulary], dtype=np.uint64)
     order = np.argsort(digests)
-    np.save(folder / "words.npy", np.stack([digests[order], order.astype(np.uint64)], axis=1))
+    np.save(folder / "words.npy", np.stack([digests[order], order.astype(np.uint64)]))
     del digests, order
     _place(counts, len(vocabulary), lengths, folder)
     counts.unlink()

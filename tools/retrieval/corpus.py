@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 FORMAT = 2
 """Of the cache folder; another number makes everything anew."""
 
+MOST_NAMED = 1000
+"""Rows of one title, at most."""
+
 Document = dict[str, str]
 """``id``, ``title``, ``text`` and ``contents``: the quoted title and the text."""
 
@@ -77,7 +80,7 @@ class Corpus:
 
     def __getitem__(self, row: int) -> Document:
         opened = self._open()
-        start, end = opened.rows[row]
+        start, end = opened.rows[row].tolist()
         return as_document(_parsed(opened.content[start:end], str(self.path)), str(self.path))
 
     def documents(self) -> Iterator[Document]:
@@ -85,16 +88,20 @@ class Corpus:
         return (self[row] for row in range(len(self)))
 
     def named(self, name: str) -> list[int]:
-        """The rows with that title, in order, or else those with that id. Letter case does not count."""
+        """The rows with that title, in order, or else with that id; the first :data:`MOST_NAMED` of them.
+
+        Letter case, quotes and extra white space do not count.
+        """
         import numpy as np
 
         wanted, opened = _plain(name), self._open()
-        for table, key in ((opened.titles, "title"), (opened.ids, "id")):
-            first, last = np.searchsorted(table[:, 0], [digest(wanted)] * 2, side="left")
-            last = first + int(np.searchsorted(table[first:, 0], digest(wanted), side="right"))
-            rows = sorted(int(row) for row in table[first:last, 1])
+        sought = np.uint64(digest(wanted))
+        for table, key in ((opened.titles, "title"), (opened.ids, "id")) if wanted else ():
+            first = int(np.searchsorted(table[0], sought))
+            last = int(np.searchsorted(table[0], sought, side="right"))
+            rows = [int(row) for row in table[1, first : min(last, first + MOST_NAMED)]]
             found = [row for row in rows if _plain(self[row][key]) == wanted]
-            if found and wanted:
+            if found:
                 return found
         return []
 
@@ -160,7 +167,7 @@ def _make_rows(content: mmap.mmap, path: Path, folder: Path) -> None:
     for name, digests in (("titles", titles), ("ids", ids)):
         hashed = np.frombuffer(digests, dtype=np.uint64)
         order = np.argsort(hashed, kind="stable")
-        np.save(folder / f"{name}.npy", np.stack([hashed[order], order.astype(np.uint64)], axis=1))
+        np.save(folder / f"{name}.npy", np.stack([hashed[order], order.astype(np.uint64)]))
 
 
 def _lines(content: mmap.mmap) -> Iterator[tuple[int, int, int]]:
