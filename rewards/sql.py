@@ -26,7 +26,7 @@ from agentrl import DataError, InfrastructureError, ToolContext
 from agentrl.tools.untrusted import Interrupted, Unanswered
 from agentrl.tools.untrusted.embedded import MOST_DATABASE_BYTES
 from agentrl.tools.untrusted.guest._same import same_rows
-from agentrl.tools.untrusted.inside import MARGIN_SECONDS, program, read
+from agentrl.tools.untrusted.inside import LOADING_SECONDS, MARGIN_SECONDS, program, read
 
 __all__ = ["MOST_DATABASES", "Verdict", "execution_match", "extract_sql", "is_ordered", "same_rows"]
 
@@ -62,7 +62,10 @@ class _Reply(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    outcome: Annotated[str, Field(max_length=20)]
+    outcome: Literal[
+        "same", "different", "failed", "refused", "slow", "huge",
+        "gold failed", "gold refused", "gold slow", "gold huge", "gold dead",
+    ]  # fmt: skip
     detail: Annotated[str, Field(max_length=500)]
 
 
@@ -118,9 +121,9 @@ async def execution_match(
         given: the model's statement; untrusted.
         gold: the wanted one.
         databases: files, 16 at most, each of at most 256 MiB. All have to give the same rows.
-        seconds: for each statement on each database. Longer is ``slow``, and beyond 100,000 rows of the gold
-            answer or 32 MiB is ``huge``; neither is right. A statement is stopped after the first row too
-            many.
+        seconds: for the gold statement on each database, and for the given one on all of them together.
+            Longer is ``slow``, and more than 32 MiB is ``huge``; neither is right. After the first row too
+            many the given statement is stopped.
         ignore_distinct: leave the word DISTINCT out of both, as the suite does unless told
             ``--keep_distinct``.
 
@@ -142,7 +145,7 @@ async def execution_match(
         "seconds": seconds,
         "nonce": nonce,
     }
-    limit = (2 * seconds + MARGIN_SECONDS) * len(suite.files) + MARGIN_SECONDS
+    limit = (seconds + MARGIN_SECONDS) * (len(suite.files) + 1) + LOADING_SECONDS
     result = await context.run(
         program("match"),
         stdin=json.dumps(request).encode(),

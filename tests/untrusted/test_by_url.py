@@ -30,6 +30,8 @@ def url(dsn: str) -> str:
         owner.execute("CREATE TABLE bay.ships (a int, name text)")
         owner.execute("INSERT INTO bay.ships SELECT n, 'ship ' || n FROM generate_series(0, 1999) n")
         owner.execute("ALTER TABLE bay.ships OWNER TO guest")
+        owner.execute("CREATE SEQUENCE bay.tide")
+        owner.execute("ALTER SEQUENCE bay.tide OWNER TO guest")
         owner.execute("ALTER ROLE guest SET search_path = bay, public")
     return f"postgresql+psycopg://guest@/shop?host={parts['host']}"
 
@@ -79,7 +81,7 @@ async def test_schema_sample_and_query(begin: Begin):
     assert (await use(tool, table="bay.ships")).metadata["columns"] == ["a", "name"]
     found = await use(tool, "-- the first ones\nSELECT * FROM ships WHERE name LIKE 'ship %' ORDER BY a;")
     assert found.metadata["rows"] == [[0, "ship 0"], [1, "ship 1"]] and found.metadata["more"]
-    assert await rows(tool, "(SELECT NULL, 0.5::float8, 'a,b')") == [[None, 0.5, "a,b"]]
+    assert await rows(tool, "(SELECT NULL, 0.5::float8, 'a,b', true)") == [[None, 0.5, "a,b", "true"]]
     with pytest.raises(Invalid, match="relation"):
         await use(tool, table='ships" WHERE true --')
     with pytest.raises(Invalid, match="syntax"):
@@ -90,11 +92,12 @@ async def test_schema_sample_and_query(begin: Begin):
 
 
 @pytest.mark.parametrize("writable", [False, True])
-@pytest.mark.parametrize(
-    "statement",
-    [
+async def test_what_would_end_or_leave_the_transaction_is_refused(begin: Begin, writable):
+    tool = await begin(writable=writable)
+    for statement in (
         "COMMIT",
         "ROLLBACK",
+        "BEGIN",
         "SELECT 1; COMMIT",
         "/* SELECT */ COMMIT",
         "/* /* */ SELECT */ COMMIT",
@@ -103,30 +106,24 @@ async def test_schema_sample_and_query(begin: Begin):
         "DO $$ BEGIN END $$",
         "CALL p()",
         "COPY ships TO '/tmp/x'",
-        "BEGIN",
-        "",
+        " ",
         ";",
-    ],
-)
-async def test_what_would_end_or_leave_the_transaction_is_refused(begin: Begin, statement, writable):
-    tool = await begin(writable=writable)
-    with pytest.raises(Refused, match="Not allowed"):
-        await use(tool, statement or " ")
+    ):
+        with pytest.raises(Refused, match="Not allowed"):
+            await use(tool, statement)
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
+async def test_who_may_only_read_changes_nothing(begin: Begin):
+    tool = await begin()
+    for statement in (
         "DELETE FROM ships",
         "WITH gone AS (DELETE FROM ships RETURNING 1) SELECT * FROM gone",
         "SELECT set_config('transaction_read_only', 'off', true)",
         "CREATE TABLE x (a int)",
-    ],
-)
-async def test_who_may_only_read_changes_nothing(begin: Begin, statement):
-    tool = await begin()
-    with pytest.raises((Refused, Invalid)):
-        await use(tool, statement)
+        "SELECT nextval('tide')",
+    ):
+        with pytest.raises((Refused, Invalid)):
+            await use(tool, statement)
     assert await rows(tool, "SELECT count(*) FROM ships") == [[2000]]
 
 
@@ -149,15 +146,15 @@ async def test_changes_are_an_episodes_own_and_undone(begin: Begin, url: str, ds
 
 
 async def test_the_servers_time_limit_stops_a_statement(begin: Begin):
-    tool = await begin(writable=True, seconds=1.0)
+    tool = await begin(writable=True, seconds=3.0)
     await use(tool, "DELETE FROM ships WHERE a > 0")
-    with pytest.raises(Interrupted, match="longer than 1 s"):
+    with pytest.raises(Interrupted, match="longer than 3 s"):
         await use(tool, "SELECT pg_sleep(600)")
     assert await rows(tool, "SELECT count(*) FROM ships") == [[1]]  # what came before is kept
 
 
 async def test_a_statement_that_lifts_the_limit_is_ended_from_outside(begin: Begin, dsn: str):
-    tool = await begin(writable=True, seconds=1.0)
+    tool = await begin(writable=True, seconds=3.0)
     await use(tool, "DELETE FROM ships WHERE a > 0")
     await use(tool, "SELECT set_config('statement_timeout', '0', false)")
     with pytest.raises(Interrupted, match="undone"):
@@ -167,14 +164,15 @@ async def test_a_statement_that_lifts_the_limit_is_ended_from_outside(begin: Beg
 
 
 @pytest.mark.parametrize("writable", [False, True])
-async def test_answers_are_bounded(begin: Begin, writable):
-    tool = await begin(writable=writable, rows=3, output_bytes=200, seconds=30.0)
+async def test_answers_are_bounded(begin: Begin, writable, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("agentrl.tools.untrusted.by_url.MEMORY_BYTES", 300 << 20)
+    tool = await begin(writable=writable, rows=3, output_bytes=200, seconds=60.0)
     many = await use(tool, "SELECT n FROM generate_series(1, 100000) n")
     assert many.metadata["rows"] == [[1], [2], [3]] and many.metadata["more"]
     long = await use(tool, "SELECT repeat('x', 1000000)")
     assert len(long.text) < 3000
     with pytest.raises((Interrupted, Invalid)):  # more than the helper's memory
-        await use(tool, "SELECT repeat('x', 900000000) FROM generate_series(1, 2)")
+        await use(tool, "SELECT repeat('x', 150000000)")
     assert await rows(tool, "SELECT count(*) FROM ships") == [[2000]]
 
 

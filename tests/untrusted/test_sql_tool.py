@@ -70,6 +70,8 @@ async def test_schema_sample_and_query(begin: Begin, options: dict[str, Any]):
         "(more rows or longer values were left out)",
     ]
     assert found.metadata["more"] and not found.error
+    truth = (await use(tool, query="SELECT a > 7 AS x FROM t ORDER BY a LIMIT 1")).metadata["rows"]
+    assert truth == [[0 if options["engine"] == "sqlite" else "false"]]
     with pytest.raises(Invalid):
         await use(tool, table='t" WHERE 1; --')
     with pytest.raises(Refused):

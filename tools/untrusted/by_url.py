@@ -6,20 +6,21 @@ whatever the driver does: if the server's own time limit does not act, a second 
 the server, and the first is killed. Its memory is limited, so that a row larger than any cap takes no more
 than that.
 
-How well an episode is held depends on the dialect, see `HELD`. Everything else that a statement may do is
-what the URL's user may: give it few rights.
+How well an episode is held depends on the dialect, see `HELD` there. Everything else that a statement may do
+is what the URL's user may: give it few rights.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
+import signal
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from importlib import resources
 from typing import Any
 
 from pydantic import ValidationError
@@ -35,7 +36,10 @@ START_SECONDS = 30.0
 WAIT_SECONDS = 60.0
 """For a place among the connections."""
 CLOSE_SECONDS = 5.0
+MEMORY_BYTES = 512 << 20
+"""A helper's address space."""
 MOST_REPLY_BYTES = 64 << 20
+_UNDONE = " All changes made so far are undone."
 
 _KINDS: Mapping[str, type[AgentRLError]] = {
     "refused": Refused,
@@ -44,53 +48,6 @@ _KINDS: Mapping[str, type[AgentRLError]] = {
     "infrastructure": InfrastructureError,
     "config": ConfigError,
 }
-
-
-@dataclass(frozen=True)
-class Held:
-    """How a dialect holds an episode.
-
-    Args:
-        begin: statements at the start of a connection; ``read`` those of one that may only read.
-            ``{seconds}`` and ``{milliseconds}`` stand for the time limit of a statement.
-        who: asks for the connection's number on the server.
-        end: ends the connection of that ``{number}``, from another one.
-        undoes_tables: whether a transaction undoes CREATE, ALTER and DROP. Where it does not they are
-            refused.
-    """
-
-    begin: tuple[str, ...] = ()
-    read: tuple[str, ...] = ()
-    who: str = ""
-    end: str = ""
-    undoes_tables: bool = False
-
-
-HELD: Mapping[str, Held] = MappingProxyType(
-    {
-        "postgresql": Held(
-            begin=("SET statement_timeout = {milliseconds}", "SET idle_in_transaction_session_timeout = 0"),
-            read=("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",),
-            who="SELECT pg_backend_pid()",
-            end="SELECT pg_terminate_backend({number})",
-            undoes_tables=True,
-        ),
-        "mysql": Held(
-            begin=("SET SESSION max_execution_time = {milliseconds}",),
-            read=("SET SESSION TRANSACTION READ ONLY",),
-            who="SELECT connection_id()",
-            end="KILL {number}",
-        ),
-        "mariadb": Held(
-            begin=("SET SESSION max_statement_time = {seconds}",),
-            read=("SET SESSION TRANSACTION READ ONLY",),
-            who="SELECT connection_id()",
-            end="KILL {number}",
-        ),
-    }
-)
-"""By dialect. Others have a transaction alone: what reads is told by its first word, time by the clock
-outside."""
 
 
 class UrlDatabase:
@@ -151,19 +108,19 @@ class UrlDatabase:
                 await self._stop(helper)
                 raise Interrupted(
                     f"Interrupted: the statement ran longer than {caps.seconds:g} s, and its connection was "
-                    "ended." + (" All changes made so far are undone." if self._writable else "")
+                    "ended." + (_UNDONE if self._writable else "")
                 ) from None
             except EOFError:
                 self._helper = None
-                await helper.close()
-                raise Interrupted("Stopped: the answer takes more memory than it may.") from None
+                if await helper.close() == -signal.SIGKILL:
+                    raise InfrastructureError("The process that holds the connection was killed.") from None
+                raise Interrupted(
+                    "Stopped: the answer takes more memory than it may." + (_UNDONE if self._writable else "")
+                ) from None
             except (KeyError, ValidationError):
                 raise Unanswered("The answer cannot be read.") from None
-            except (
-                asyncio.CancelledError
-            ):  # whoever waited gave up: nobody reads this helper's answer any more
-                self._helper = None
-                helper.kill()
+            except asyncio.CancelledError:
+                helper.kill()  # whoever waited gave up, and the next call must not read this answer
                 raise
 
     async def _open(self, caps: Caps) -> _Helper:
@@ -176,6 +133,9 @@ class UrlDatabase:
                     f"No connection came free within {WAIT_SECONDS:g} s; give the tool more slots."
                 ) from None
             self._placed = True
+        if self._helper is not None and self._helper.killed:
+            await self._helper.close()
+            self._helper = None
         if self._helper is None:
             start = {"url": self._url, "writable": self._writable, "seconds": caps.seconds}
             self._helper = await _Helper.started(start)
@@ -194,12 +154,24 @@ class UrlDatabase:
             await helper.close()
 
 
+@functools.cache
+def _program() -> str:
+    """The helper's; it imports nothing of ours, so that it starts quickly."""
+    folder = resources.files("agentrl.tools.untrusted")
+    parts = (folder.joinpath("guest", "_rows.py"), folder.joinpath("by_url_helper.py"))
+    return "\n".join(part.read_text("utf-8").replace(_FUTURE, "") for part in parts)
+
+
+_FUTURE = "from __future__ import annotations\n"  # has to come first, if at all
+
+
 class _Helper:
     """A process that holds a connection."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
         self.number: int | None = None
+        self.killed = False
 
     @classmethod
     async def started(cls, request: Mapping[str, Any]) -> _Helper:
@@ -207,13 +179,13 @@ class _Helper:
         pipe, nowhere = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
         # -P: no file in the current folder may be taken for a library.
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-m", "agentrl.tools.untrusted.by_url_helper",
+            sys.executable, "-P", "-c", _FUTURE + _program(),
             stdin=pipe, stdout=pipe, stderr=nowhere, limit=MOST_REPLY_BYTES,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )  # fmt: skip
         helper = cls(process)
         try:
-            helper.number = (await helper.ask(request, START_SECONDS))["number"]
+            helper.number = (await helper.ask({**request, "memory": MEMORY_BYTES}, START_SECONDS))["number"]
         except BaseException as problem:
             helper.kill()
             await helper.close()
@@ -246,11 +218,12 @@ class _Helper:
 
     def kill(self) -> None:
         """End it at once."""
+        self.killed = True
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
 
-    async def close(self) -> None:
-        """Have it undo and end; kill it if it does not."""
+    async def close(self) -> int:
+        """Have it undo and end; kill it if it does not. Returns its exit status."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:
@@ -258,4 +231,4 @@ class _Helper:
                 await self._process.wait()
         except TimeoutError:
             self.kill()
-            await self._process.wait()
+        return await self._process.wait()

@@ -1,5 +1,5 @@
-"""The process that holds one connection for `by_url`: requests as JSON lines on standard input, answers on
-output.
+"""The program that holds one connection for `by_url`, which sends it: requests as JSON lines on standard
+input, answers on output.
 
 The first line says which URL; each further one is answered in turn. At the end of input the transaction is
 undone.
@@ -7,6 +7,7 @@ undone.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -14,25 +15,73 @@ import resource
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
-
-from agentrl.tools.untrusted.by_url import HELD, Held
-from agentrl.tools.untrusted.guest._rows import Rows
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, CursorResult
 
-MEMORY_BYTES = 1 << 30
+    from agentrl.tools.untrusted.guest._rows import Rows
+
 MOST_TABLES = 200
 MOST_MESSAGE = 500
 
 _READING = frozenset({"SELECT", "WITH", "VALUES", "TABLE", "SHOW", "EXPLAIN", "DESCRIBE", "DESC"})
+_STREAMED = frozenset({"SELECT", "WITH", "VALUES", "TABLE"})
 _WRITING = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE", "REPLACE"})
 _TABLES = frozenset({"CREATE", "ALTER", "DROP", "TRUNCATE"})
 _LEADING = re.compile(r"(?:\s|\(|--[^\r\n]*[\r\n])*")
 _WORD = re.compile(r"[A-Za-z]+")
 _READ_ONLY_CODES = {"25006", "42501", 1792, 1142, 1044}
 """PostgreSQL's and MySQL's: the transaction only reads, or the user may not."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """How a dialect holds an episode.
+
+    Args:
+        begin: statements at the start of a connection; ``read`` those of one that may only read.
+            ``{seconds}`` and ``{milliseconds}`` stand for the time limit of a statement.
+        who: asks for the connection's number on the server.
+        end: ends the connection of that ``{number}``, from another one.
+        undoes_tables: whether a transaction undoes CREATE, ALTER and DROP. Where it does not they are
+            refused.
+    """
+
+    begin: tuple[str, ...] = ()
+    read: tuple[str, ...] = ()
+    who: str = ""
+    end: str = ""
+    undoes_tables: bool = False
+
+
+HELD: Mapping[str, Held] = MappingProxyType(
+    {
+        "postgresql": Held(
+            begin=("SET statement_timeout = {milliseconds}", "SET idle_in_transaction_session_timeout = 0"),
+            read=("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",),
+            who="SELECT pg_backend_pid()",
+            end="SELECT pg_terminate_backend({number})",
+            undoes_tables=True,
+        ),
+        "mysql": Held(
+            begin=("SET SESSION max_execution_time = {milliseconds}",),
+            read=("SET SESSION TRANSACTION READ ONLY",),
+            who="SELECT connection_id()",
+            end="KILL {number}",
+        ),
+        "mariadb": Held(
+            begin=("SET SESSION max_statement_time = {seconds}",),
+            read=("SET SESSION TRANSACTION READ ONLY",),
+            who="SELECT connection_id()",
+            end="KILL {number}",
+        ),
+    }
+)
+"""By dialect. Others have a transaction alone: what reads is told by its first word, time by the clock
+outside."""
 
 
 class _Told(Exception):
@@ -55,17 +104,16 @@ class Holder:
             engine = sqlalchemy.create_engine(request["url"], poolclass=sqlalchemy.NullPool)
         except (ImportError, exc.ArgumentError) as problem:
             raise _Told("config", f"The option 'url' cannot be used: {problem}.") from None
-        is_mariadb = getattr(engine.dialect, "is_mariadb", False)
-        self._held = HELD.get("mariadb" if is_mariadb else engine.dialect.name, Held())
         try:
             self.connection: Connection = engine.connect()
-            self._begin(request, is_mariadb=getattr(engine.dialect, "is_mariadb", False))
+            # Whether a server is MariaDB is known once connected: URLs call it mysql too.
+            is_mariadb = getattr(engine.dialect, "is_mariadb", False)
+            self._held = HELD.get("mariadb" if is_mariadb else engine.dialect.name, Held())
+            self._begin(request)
         except exc.SQLAlchemyError as problem:
             raise _Told("infrastructure", f"The database cannot be used: {_first_line(problem)}") from None
 
-    def _begin(self, request: Mapping[str, Any], *, is_mariadb: bool) -> None:
-        if is_mariadb:  # known only once connected, where the URL says mysql
-            self._held = HELD["mariadb"]
+    def _begin(self, request: Mapping[str, Any]) -> None:
         self.number: int | None = None
         if "end" in request:
             if self._held.end:
@@ -89,24 +137,21 @@ class Holder:
         began = time.monotonic()
         try:
             answer: dict[str, Any] = getattr(self, f"_{request['do']}")(request)
-            return answer
-        except exc.DBAPIError as problem:
-            raise _told(problem, time.monotonic() - began, request["seconds"]) from None
-        except exc.SQLAlchemyError as problem:
-            raise _Told("invalid", _first_line(problem)) from None
-        finally:
-            if not self.writable and not self.connection.invalidated:
+            if not self.writable:
                 self.connection.rollback()
+            return answer
+        except exc.SQLAlchemyError as problem:
+            told = _told(problem, time.monotonic() - began, request["seconds"])
+            if not self.writable and not self.connection.invalidated:
+                with contextlib.suppress(exc.SQLAlchemyError):
+                    self.connection.rollback()
+            raise told from None
 
     def _query(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        statement = self._checked(request["sql"])
-        if not self.writable:
-            return self._rows(statement, request)
-        with self.connection.begin_nested():
-            return self._rows(statement, request)
+        return self._run(*self._checked(request["sql"]), request)
 
-    def _checked(self, sql: str) -> str:
-        """The statement, if it is one and of a kind that is allowed."""
+    def _checked(self, sql: str) -> tuple[str, str]:
+        """The statement's first word and the statement, if it is one and of a kind that is allowed."""
         statement = sql.strip().rstrip(";").rstrip()
         if ";" in statement:
             raise _Told("refused", "Not allowed: give one statement, without ';' in it.")
@@ -118,14 +163,16 @@ class Holder:
             allowed |= _TABLES
         if kind not in allowed:
             raise _Told("refused", f"Not allowed: {kind}. Allowed are {', '.join(sorted(allowed))}.")
-        return statement
+        return kind, statement
 
-    def _rows(self, statement: str, request: Mapping[str, Any]) -> dict[str, Any]:
-        # Row by row where the driver can; a writing WITH cannot be read so.
-        stream = not self.writable and _WORD.search(statement)
-        options = {"no_parameters": True, "stream_results": bool(stream), "max_row_buffer": 64}
-        if stream and statement.lstrip("( \n").upper().startswith(("SHOW", "EXPLAIN", "DESC")):
-            options["stream_results"] = False
+    def _run(self, kind: str, statement: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        if not self.writable:  # row by row where the driver can; what writes, or may, cannot be read so
+            return self._rows(statement, request, stream=kind in _STREAMED)
+        with self.connection.begin_nested():
+            return self._rows(statement, request, stream=False)
+
+    def _rows(self, statement: str, request: Mapping[str, Any], *, stream: bool) -> dict[str, Any]:
+        options = {"no_parameters": True, "stream_results": stream, "max_row_buffer": 64}
         result = self.connection.exec_driver_sql(statement, execution_options=options)
         try:
             if not result.returns_rows:
@@ -162,14 +209,13 @@ class Holder:
         table = sqlalchemy.table(name, schema=schema or None)
         sample = sqlalchemy.select(sqlalchemy.text("*")).select_from(table).limit(int(request["first"]))
         text = str(sample.compile(self.connection, compile_kwargs={"literal_binds": True}))
-        if self.writable:
-            with self.connection.begin_nested():
-                return self._rows(text, request)
-        return self._rows(text, request)
+        return self._run("SELECT", text, request)
 
 
 def _told(problem: Any, took: float, seconds: float) -> _Told:
-    """An error of the driver's, for whoever it concerns."""
+    """An error of the driver's or SQLAlchemy's, for whoever it concerns."""
+    if not hasattr(problem, "orig"):
+        return _Told("invalid", _first_line(problem))
     code = getattr(problem.orig, "sqlstate", None) or getattr(problem.orig, "pgcode", None)
     if code is None and problem.orig is not None and problem.orig.args:
         code = problem.orig.args[0]
@@ -191,13 +237,13 @@ def _first_line(problem: BaseException | None) -> str:
 
 def serve() -> None:
     """Answer until standard input ends."""
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     answers, sys.stdout = sys.stdout, sys.stderr  # what a driver prints is no answer
     holder: Holder | None = None
     for line in sys.stdin:
         try:
             request = json.loads(line)
             if holder is None:
+                resource.setrlimit(resource.RLIMIT_AS, (request["memory"], request["memory"]))
                 holder = Holder(request)
                 reply: dict[str, Any] = {"number": holder.number}
             else:
@@ -206,6 +252,9 @@ def serve() -> None:
             reply = {"kind": told.kind, "message": str(told)[:MOST_MESSAGE]}
         except MemoryError:
             os._exit(1)  # nothing is known of a driver that ran out of memory
+        except Exception as problem:  # drivers raise what they like
+            kind = "infrastructure" if holder is None else "invalid"
+            reply = {"kind": kind, "message": f"{type(problem).__name__}: {_first_line(problem)}"}
         answers.write(json.dumps(reply) + "\n")
         answers.flush()
     if holder is not None:

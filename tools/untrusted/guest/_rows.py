@@ -23,6 +23,8 @@ class Rows:
         return True
 
     def _plain(self, value: object) -> "str | int | float | None":
+        if isinstance(value, bool):
+            return "true" if value else "false"
         if value is None or (isinstance(value, int) and abs(value) < 1 << 63):
             return value
         if isinstance(value, float) and math.isfinite(value):

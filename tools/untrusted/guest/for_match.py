@@ -58,22 +58,25 @@ def _rows(path: str, sql: str, most_rows: int, deadline: float, most_bytes: int)
             connection.close()
 
 
-def _compare(path: str, request: "dict[str, Any]") -> "tuple[str, str]":
-    """(``same`` or what else came of it, detail) on one database."""
-    begin, seconds, most = time.monotonic, request["seconds"], request["most_bytes"]
+def _gold(path: str, request: "dict[str, Any]") -> "list[tuple[Any, ...]]":
     _note("gold")
-    try:
-        with _Watchdog(seconds):
-            gold = _rows(path, request["gold"], _MOST_ROWS, begin() + seconds, most)
-        if len(gold) > _MOST_ROWS:
-            raise _Failed("huge", f"it has more than {_MOST_ROWS} rows")
-    except _Failed as problem:
-        return f"gold {problem.how}", str(problem)
+    seconds = request["seconds"]
+    with _Watchdog(seconds):
+        gold = _rows(path, request["gold"], _MOST_ROWS, time.monotonic() + seconds, request["most_bytes"])
+    if len(gold) > _MOST_ROWS:
+        raise _Failed("huge", f"it has more than {_MOST_ROWS} rows")
+    return gold
+
+
+def _compare(
+    path: str, request: "dict[str, Any]", gold: "list[tuple[Any, ...]]", seconds: float
+) -> "tuple[str, str]":
+    """(``same`` or what else came of the given statement, detail) on one database."""
     _note("given")
-    deadline = begin() + seconds
+    deadline = time.monotonic() + seconds
     try:
         with _Watchdog(seconds):
-            given = _rows(path, request["given"], len(gold), deadline, most)
+            given = _rows(path, request["given"], len(gold), deadline, request["most_bytes"])
             ordered, late = request["ordered"], lambda: time.monotonic() > deadline
             same = same_rows(gold, given, ordered=ordered, expired=late)
     except _Failed as problem:
@@ -105,9 +108,15 @@ class _Watchdog:
 
 def answer(request: "dict[str, Any]") -> "dict[str, Any]":
     """What came of ``given`` beside ``gold``; the first of ``paths`` on which they differ decides."""
-    outcome, detail = "same", ""
+    outcome, detail, left = "same", "", request["seconds"]
     for path in request["paths"]:
-        outcome, detail = _compare(path, request)
+        try:
+            gold = _gold(path, request)
+        except _Failed as problem:
+            return {"outcome": f"gold {problem.how}", "detail": str(problem)[:500]}
+        began = time.monotonic()
+        outcome, detail = _compare(path, request, gold, left)
+        left -= time.monotonic() - began
         if outcome != "same":
             break
     return {"outcome": outcome, "detail": detail[:500]}

@@ -292,6 +292,6 @@ async def test_the_expert_solves_spider_as_published(sandbox):
     env = Sql(data=str(SPIDER))
     train, test = env.tasks("train"), env.tasks("test")
     assert len(test) > 50 and len(train) > 300
-    for task in [*train[::40], *test[::16]]:
+    for task in [*train[::80], *test[::20]]:
         episode = await play(env, ScriptedPolicy(make_chat()), sandbox, task)
         assert (episode.status, episode.reward) == ("finished", 1.0), (task, episode.metadata)
