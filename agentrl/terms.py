@@ -88,7 +88,7 @@ class Term:
         return self if other == 0 else Sum(term(other), self)  # sum() begins with 0
 
     def __sub__(self, other: Term | float) -> Term:
-        return Sum(self, Product(Constant(-1.0), term(other)))
+        return Sum(self, -term(other))
 
     def __rsub__(self, other: float) -> Term:
         return Sum(term(other), -self)
@@ -100,7 +100,7 @@ class Term:
         return Product(term(other), self)
 
     def __neg__(self) -> Term:
-        return Product(Constant(-1.0), self)
+        return Constant(-self.value) if isinstance(self, Constant) else Product(Constant(-1.0), self)
 
     def __gt__(self, other: Term | float) -> Term:
         return Above(self, term(other), or_equal=False)
@@ -203,8 +203,8 @@ class Sum(_Operation):
         return whole
 
     def __str__(self) -> str:
-        first, second = self._parts
-        return f"{first} + {second}"
+        first, second = map(str, self._parts)
+        return f"{first} - {second[1:]}" if second.startswith("-") else f"{first} + {second}"
 
 
 class Product(_Operation):
