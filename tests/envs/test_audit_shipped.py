@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,6 +15,8 @@ SHIPPED: dict[str, str] = tomllib.loads((Path(__file__).parents[2] / "pyproject.
     "project"
 ]["entry-points"]["agentrl.envs"]
 
+TASKS = 10  # so many that a single lucky guess is no finding
+
 SETTINGS: dict[str, list[str]] = {"math": ["env_options={size: 200}"]}
 """What keeps an environment's tasks few, or stands in for a service it needs."""
 
@@ -23,9 +24,8 @@ SETTINGS: dict[str, list[str]] = {"math": ["env_options={size: 200}"]}
 @pytest.mark.parametrize("name", SHIPPED)
 async def test_no_attack_is_paid(name: str) -> None:
     config, env = load(SHIPPED[name], SETTINGS.get(name, []))
-    paid: list[Any] = []
     async with open_sandbox() as sandbox:
-        report = await audit(env, config.rollout, tasks=4, sandbox=sandbox)
+        report = await audit(env, config.rollout, tasks=TASKS, sandbox=sandbox)
     paid = [(found.attack.name, found.gain, found.problem) for found in report.found]
     assert not paid
     assert len(report.outcomes) > 30
