@@ -194,6 +194,7 @@ class Actor(SimulatedPolicy):
         return sampled(SCRIPTS[episode.partition("-")[0]][turn])
 
 
+@pytest.mark.timeout(300)  # the first to load the tokenizer's libraries, which takes a loaded machine long
 async def test_a_server_that_dies_or_hangs_harms_no_other_episode() -> None:
     command = shlex.join([sys.executable, str(SERVER.with_name("small_mcp_server.py"))])
     tools = [copy.copy(tool) for tool in find_tools(f"mcp:{command}")]
