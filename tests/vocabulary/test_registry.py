@@ -130,7 +130,7 @@ def test_a_ready_made_environment_of_parts_in_a_file(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("maths", r"There is no env 'maths'\. Did you mean 'math'\?"),
+        ("maths", r"There is no env 'maths'\. Did you mean 'math'"),
         ("zzzzzz", r"There is no env 'zzzzzz'\. Known: .*math"),
         ("none.py", r"There is no file 'none\.py'"),
         ("./none", r"There is no file 'none/__init__\.py'|There is no file 'none'"),
