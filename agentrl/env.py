@@ -132,8 +132,8 @@ class Env:
             item if isinstance(item, Term) else Reward(item, getattr(item, "__name__", "reward"))
             for item in map(find_reward, self.rewards)
         ]
-        used = {component.name for item in listed for component in item.components()}
-        methods = [member for member in self._members(Reward) if member.name not in used]
+        used = [component.function for item in listed for component in item.components()]
+        methods = [member for member in self._members(Reward) if member.function not in used]
         return [term.bind(self) for term in [*methods, *listed]]
 
     def _members(self, kind: type[Any]) -> list[Any]:

@@ -18,7 +18,7 @@ from agentrl.inspect.digest import digests, digests_elsewhere
 from agentrl.inspect.plain import in_bytes, plain_chat
 from agentrl.inspect.play import MOST_TASKS, first_tasks, has_expert, play, sample
 from agentrl.inspect.scripts import WAYS, do_nothing, play_at_random
-from agentrl.registry import find_env, find_tool
+from agentrl.registry import find_env, find_tools
 from agentrl.reward import Reward
 from agentrl.rollout import EpisodeRunner, Script, ScriptedPolicy, expert_of
 from agentrl.scoring import components_of
@@ -169,7 +169,7 @@ def _tools(env: Env) -> tuple[Notes, str]:
     notes: Notes = []
     names: list[str] = []
     try:
-        for tool in [*map(find_tool, env.tools), *env.own_tools()]:
+        for tool in [*(tool for item in env.tools for tool in find_tools(item)), *env.own_tools()]:
             function = tool.schema["function"]
             json.dumps(function, allow_nan=False)
             names.append(function["name"])
