@@ -227,8 +227,8 @@ class Product(_Operation):
         return first.scaled(second.episode)
 
     def __str__(self) -> str:
-        shown = (f"({part})" if isinstance(part, Sum) else str(part) for part in self._parts)
-        return " * ".join(shown)
+        first, second = (f"({part})" if isinstance(part, Sum) else str(part) for part in self._parts)
+        return f"-{second}" if first == "-1" else f"{first} * {second}"
 
 
 class Clip(_Operation):

@@ -344,8 +344,11 @@ def test_two_rewards_of_one_name_are_refused() -> None:
 
 
 def test_an_expression_says_what_it_is() -> None:
-    term = 0.9 * exact + gate(layout >= 1, then=clean.total().clip(0, 1), otherwise=-1)
-    assert str(term) == ("0.9 * exact + gate((format >= 1), then=((clean).total()).clip(0, 1), otherwise=-1)")
+    term = 0.9 * exact - 2 * layout - 1 + gate(layout >= 1, then=clean.total().clip(0, 1), otherwise=-1)
+    assert str(term) == (
+        "0.9 * exact - 2 * format - 1 + gate((format >= 1), then=((clean).total()).clip(0, 1), otherwise=-1)"
+    )
+    assert str(-exact - (layout - 1)) == "-exact - (format - 1)"
 
 
 # ---- properties: the sum is a pure function of the record, and lands where its parts do
