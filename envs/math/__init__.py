@@ -104,7 +104,7 @@ class Math(Env):
             ConfigError: the split is unknown, or the families have too few questions.
             DataError: ``data`` cannot be read.
         """
-        if split not in ("train", "test"):
+        if split not in gsm8k.NAMES:
             raise ConfigError(f"There is no split {split!r}; there are 'train' and 'test'.")
         if split not in self._splits:
             held_out = {task.prompt for task in self.tasks("test")} if split == "train" else set()
