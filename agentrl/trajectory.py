@@ -189,6 +189,7 @@ class Trajectory:
         attempts: how many times the episode was started.
         seconds: how long the last attempt took.
         metadata: whatever the environment recorded.
+        answer: what an agent handed in; ``None`` where the last turn is the answer.
     """
 
     task: Task
@@ -206,10 +207,13 @@ class Trajectory:
     metadata: dict[str, Any] = field(default_factory=dict)
     turn_reward: dict[int, float] = field(default_factory=dict)
     episode_reward: float = 0.0
+    answer: str | None = None
 
     @property
     def final_text(self) -> str:
-        """The content of the last turn; empty if there was none."""
+        """The answer: what an agent handed in, or else the content of the last turn; empty without any."""
+        if self.answer is not None:
+            return self.answer
         return self.turns[-1].text if self.turns else ""
 
     @property
@@ -267,6 +271,7 @@ class Trajectory:
                 "reward",
                 "attempts",
                 "seconds",
+                "answer",
             )
         }
         data["task"] = self.task.to_dict()

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from agentrl.agent import AgentEnv
 from agentrl.config import Rollout
 from agentrl.env import Env
 from agentrl.errors import DefinitionError, InfrastructureError, UsageError
 from agentrl.events import EpisodeFinished, EpisodeVoided, EventSink, NullSink
 from agentrl.registry import nearest
+from agentrl.rollout.agents.attempt import AgentAttempt, Agents
+from agentrl.rollout.agents.endpoint import Endpoint
 from agentrl.rollout.attempt import Attempt, Setting
 from agentrl.rollout.policy import Policy, Sampling
 from agentrl.task import Task
@@ -59,6 +63,9 @@ class EpisodeRunner:
         self.env, self.limits = env, limits
         self._events = events or NullSink()
         self._setting = Setting(env, chat, policy, limits, sandbox, self._events, clock, keep_characters)
+        self._attempt: Callable[..., Attempt] = Attempt
+        if isinstance(env, AgentEnv):
+            self._attempt = functools.partial(AgentAttempt, agents=Agents(Endpoint(env.host)))
 
     async def run(
         self,
@@ -102,7 +109,7 @@ class EpisodeRunner:
             trajectory = Trajectory(task, episode_id, group, attempts=number)
             # A retry goes by another name, lest a router send it back to the machine that failed.
             name = episode_id if number == 1 else f"{episode_id}~{number}"
-            attempt = Attempt(self._setting, trajectory, sampling, seed=seed, name=name)
+            attempt = self._attempt(self._setting, trajectory, sampling, seed=seed, name=name)
             try:
                 await attempt.run()
             except UsageError as problem:
