@@ -6,6 +6,7 @@ loads no torch, verl, ray, vllm or transformers.
 
 from __future__ import annotations
 
+from agentrl.agent import AgentEnv
 from agentrl.data import read_rows, read_split
 from agentrl.env import Env, Expert
 from agentrl.errors import (
@@ -31,6 +32,7 @@ from agentrl.tool import Tool, ToolContext, ToolSet, tool
 from agentrl.trajectory import Call, Message, Segment, Trajectory, Turn, call, say
 
 __all__ = [
+    "AgentEnv",
     "AgentRLError",
     "Call",
     "ConfigError",

@@ -192,6 +192,7 @@ class Trajectory:
         attempts: how many times the episode was started.
         seconds: how long the last attempt took.
         metadata: whatever the environment recorded.
+        answer: what an agent handed in; ``None`` where the last turn is the answer.
     """
 
     task: Task
@@ -211,6 +212,7 @@ class Trajectory:
     episode_reward: float = 0.0
     progress: float = 1.0
     missing: dict[str, str] = field(default_factory=dict)
+    answer: str | None = None
 
     @property
     def components(self) -> dict[str, float]:
@@ -223,7 +225,9 @@ class Trajectory:
 
     @property
     def final_text(self) -> str:
-        """The content of the last turn; empty if there was none."""
+        """The answer: what an agent handed in, or else the content of the last turn; empty without any."""
+        if self.answer is not None:
+            return self.answer
         return self.turns[-1].text if self.turns else ""
 
     @property
@@ -283,6 +287,7 @@ class Trajectory:
                 "progress",
                 "attempts",
                 "seconds",
+                "answer",
             )
         }
         data["task"] = self.task.to_dict()

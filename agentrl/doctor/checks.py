@@ -129,19 +129,31 @@ def _episodes(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return episodes
 
 
-def _spans(row: Row, ledger: Sequence[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
-    """The generations that belong to a row, each with where its tokens start in the response.
+def _placed(own: Sequence[Row]) -> list[tuple[Row, list[tuple[int, dict[str, Any]]]]]:
+    """The generations of an episode by its rows, each with where its tokens start in the response.
 
-    A generation belongs to the row whose tokens begin with the prompt that the engine was given.
+    A generation belongs to the row whose tokens begin with the prompt that the engine was given. If
+    an agent had several turns sampled from one prompt, it belongs to the row that goes on with it.
     """
-    tokens = np.concatenate([row.columns["prompts"], row.columns["responses"]])
-    length = len(row.columns["prompts"])
-    found = []
-    for entry in ledger:
-        given = np.asarray(entry["prompt_ids"])
-        if len(given) >= length and len(given) < len(tokens) and np.array_equal(tokens[: len(given)], given):
-            found.append((len(given) - length, entry))
-    return found
+    tokens = [np.concatenate([row.columns["prompts"], row.columns["responses"]]) for row in own]
+    found: list[dict[int, dict[str, Any]]] = [{} for _ in own]
+    for entry in own[0].ledger:
+        given, drawn = np.asarray(entry["prompt_ids"]), np.asarray(entry["token_ids"])
+        places = [
+            (index, len(given) - len(row.columns["prompts"]))
+            for index, row in enumerate(own)
+            if len(row.columns["prompts"]) <= len(given) < len(tokens[index])
+            and len(given) - len(row.columns["prompts"]) not in found[index]
+            and np.array_equal(tokens[index][: len(given)], given)
+        ]
+        places.sort(key=lambda place: not _goes_on(tokens[place[0]][len(given) :], drawn))
+        for index, start in places[:1]:
+            found[index][start] = entry
+    return [(row, sorted(spans.items())) for row, spans in zip(own, found, strict=True)]
+
+
+def _goes_on(tokens: np.ndarray[Any, Any], drawn: np.ndarray[Any, Any]) -> bool:
+    return np.array_equal(tokens[: len(drawn)], drawn)
 
 
 def sampled(row: Row) -> np.ndarray[Any, Any]:
@@ -154,8 +166,8 @@ def tokens_match(rows: Sequence[Row]) -> str:
     total = 0
     for session, own in _episodes(rows).items():
         placed = 0
-        for row in own:
-            for start, entry in _spans(row, own[0].ledger):
+        for row, spans in _placed(own):
+            for start, entry in spans:
                 given = np.asarray(entry["token_ids"])
                 trained = row.columns["responses"][start : start + len(given)]
                 if not np.array_equal(trained, given):
@@ -180,9 +192,9 @@ def mask_matches(rows: Sequence[Row], algorithm: Algorithm) -> str:
     """
     masked = total = 0
     for own in _episodes(rows).values():
-        for row in own:
+        for row, spans in _placed(own):
             expected = np.zeros(len(row.columns["responses"]), dtype=bool)
-            for start, entry in _spans(row, own[0].ledger):
+            for start, entry in spans:
                 expected[start : start + len(entry["token_ids"])] = True
             wrong = np.flatnonzero(row.columns["response_mask"].astype(bool) != expected)
             if wrong.size:
@@ -199,8 +211,8 @@ def mask_matches(rows: Sequence[Row], algorithm: Algorithm) -> str:
 def logprobs_arrived(rows: Sequence[Row]) -> str:
     """The column of behaviour log-probs holds what the engine returned, to float32."""
     for own in _episodes(rows).values():
-        for row in own:
-            for start, entry in _spans(row, own[0].ledger):
+        for row, spans in _placed(own):
+            for start, entry in spans:
                 kept = row.columns["rollout_log_probs"][start : start + len(entry["logprobs"])]
                 if not np.array_equal(kept, np.asarray(entry["logprobs"], dtype=np.float32)):
                     raise _Wrong(f"row {row.key}: log-probs from token {start} on differ from the engine's")

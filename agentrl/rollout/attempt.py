@@ -109,24 +109,36 @@ class Attempt:
     async def _play_and_judge(self) -> None:
         trajectory = self._trajectory
         try:
-            env, tools = await self._set_up()
-            while True:
-                await self._turn(env, tools)
+            await self._play()
         except Ended as ending:
             trajectory.status, trajectory.reason = ending.status, ending.reason
         trajectory.seconds = self.elapsed()
         assert self._env is not None
         await self._judge(self._env)
 
+    async def _play(self) -> None:
+        """Set up and take turns.
+
+        Raises:
+            Ended: always, if nothing fails.
+        """
+        env, tools = await self._set_up()
+        while True:
+            await self._turn(env, tools)
+
+    def _spawn(self) -> tuple[Env, ToolContext]:
+        """The episode's own environment, and what it offers its tools."""
+        setting, sessions, trajectory = self._setting, self._sessions, self._trajectory
+        with user_code(f"Environment {setting.env.name}: spawn()"):
+            env = self._env = setting.env.spawn()
+        env.context = ToolContext(
+            trajectory.task, trajectory.id, sessions.open, sessions.run, setting.blocking
+        )
+        return env, env.context
+
     async def _set_up(self) -> tuple[Env, ToolBox]:
         setting, task = self._setting, self._trajectory.task
-        with user_code(f"Environment {setting.env.name}: spawn()"):
-            env = setting.env.spawn()
-        self._env = env
-        context = ToolContext(
-            task, self._trajectory.id, self._sessions.open, self._sessions.run, setting.blocking
-        )
-        env.context = context
+        env, context = self._spawn()
         await self._users(f"Environment {env.name}: reset()", env.reset(task))
         tools = ToolBox.of(env, context, self._limits, setting.ledger, setting.keep_characters)
         self._tools = tools
@@ -134,20 +146,29 @@ class Attempt:
         with user_code(f"Environment {env.name}: messages()"):
             messages = list(env.messages(task))
         prompt = self._chat.prompt(messages, tools.schemas)
+        self._begin(env, prompt)
+        self._trajectory.messages = messages
+        self._trajectory.segments = [Segment(prompt)]
+        self._introduce(env, tools.schemas, messages)
+        return env, tools
+
+    def _begin(self, env: Env, prompt: list[int]) -> None:
+        """Take the first prompt's length: the room after it is counted from there."""
         if len(prompt) > self._limits.max_prompt_tokens:
             raise DataError(
-                f"The prompt of task {task.id} of environment {env.name} has {len(prompt)} tokens (tool "
-                "descriptions included), more than "
+                f"The prompt of task {self._trajectory.task.id} of environment {env.name} has {len(prompt)} "
+                "tokens (tool descriptions included), more than "
                 f"rollout.max_prompt_tokens={self._limits.max_prompt_tokens}. Raise that, or leave the task "
                 "out."
             )
         self._prompt_length = len(prompt)
-        self._trajectory.messages = messages
-        self._trajectory.segments = [Segment(prompt)]
-        if isinstance(setting.policy, SceneAware):
+
+    def _introduce(self, env: Env, tools: list[dict[str, object]], messages: list[Message]) -> None:
+        """Show the episode to a policy that plays a part; it follows both lists as they change."""
+        policy, task = self._setting.policy, self._trajectory.task
+        if isinstance(policy, SceneAware):
             seed = derive_seed(task.id, self._name) if self._seed is None else self._seed
-            setting.policy.begin(self._name, Scene(env, task, seed, tools.schemas, messages))
-        return env, tools
+            policy.begin(self._name, Scene(env, task, seed, tools, messages))
 
     async def _turn(self, env: Env, tools: ToolBox) -> None:
         """One generation and what came of it.
@@ -173,15 +194,10 @@ class Attempt:
             max_tokens=min(self._limits.max_turn_tokens, self._room(len(prompt))),
             seed=None if self._seed is None else derive_seed(self._seed, index),
         )
-        generation = await self._generate(prompt, sampling)
+        generation = await self._in_time(self._generate(prompt, sampling))
         seconds = self.elapsed() - started
-        if len(generation.token_ids) > sampling.max_tokens:
-            raise EngineError(
-                f"The engine returned {len(generation.token_ids)} tokens where at most "
-                f"{sampling.max_tokens} were asked for."
-            )
         start, end = segment.add_sampled(generation.token_ids, generation.logprobs, generation.versions)
-        parsed = _printable(self._chat.parse(prompt, generation.token_ids, tools.schemas))
+        parsed = printable(self._chat.parse(prompt, generation.token_ids, tools.schemas))
         turn = Turn(
             index=index, segment=len(trajectory.segments) - 1, start=start, end=end, text=parsed.content,
             raw=self._chat.decode(generation.token_ids), reasoning=parsed.reasoning,
@@ -195,15 +211,24 @@ class Attempt:
         return turn, parsed
 
     async def _generate(self, prompt: list[int], sampling: Sampling) -> Generation:
+        generation = await self._setting.policy.generate(
+            prompt, sampling, episode=self._name, images=tuple(self._images)
+        )
+        if len(generation.token_ids) > sampling.max_tokens:
+            raise EngineError(
+                f"The engine returned {len(generation.token_ids)} tokens where at most "
+                f"{sampling.max_tokens} were asked for."
+            )
+        return generation
+
+    async def _in_time(self, generating: Coroutine[Any, Any, T]) -> T:
+        """Await a generation of the engine, in the time there is for one."""
         left, limit = self.left(), self._limits.response_seconds
         if left <= 0:
+            generating.close()
             self._out_of_time("before the next turn")
-        policy = self._setting.policy
         try:
-            return await within(
-                policy.generate(prompt, sampling, episode=self._name, images=tuple(self._images)),
-                min(left, limit),
-            )
+            return await within(generating, min(left, limit))
         except StrayExit as problem:
             raise EngineError(f"The engine gave up on a generation: {problem}.") from problem
         except OutOfTime:
@@ -315,9 +340,8 @@ class Attempt:
             return
         if not getattr(self._chat, "supports_images", False):
             raise ModelUnsupported(
-                f"{source} returned an image, and the model (chat format {self._chat.name!r}, "
-                f"{self._chat!r}) takes text "
-                "only. Use a vision-language model, or leave out what returns images."
+                f"{source} returned an image, and the model (chat format {self._chat.name!r}, {self._chat!r})"
+                " takes text only. Use a vision-language model, or leave out what returns images."
             )
         self._images += observation.images
 
@@ -369,7 +393,7 @@ class Attempt:
             await finish_quietly(self._env.close(), CLOSE_SECONDS, f"closing environment {self._env.name}")
 
 
-def _printable(parsed: ParsedTurn) -> ParsedTurn:
+def printable(parsed: ParsedTurn) -> ParsedTurn:
     """JSON lets a model name a tool with half of a surrogate pair, which no file or tokenizer takes."""
     calls = (dataclasses.replace(call, name=call.name and unicode(call.name)) for call in parsed.calls)
     return dataclasses.replace(parsed, calls=tuple(calls))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from agentrl.agent import AgentEnv
 from agentrl.config import Rollout
 from agentrl.env import Env
 from agentrl.errors import DefinitionError, EpisodeTimeout, InfrastructureError, UsageError
 from agentrl.events import EpisodeFinished, EpisodeVoided, EventSink, NullSink
 from agentrl.registry import nearest
 from agentrl.reward import Reward
+from agentrl.rollout.agents.attempt import AgentAttempt, Agents
+from agentrl.rollout.agents.endpoint import Endpoint
 from agentrl.rollout.attempt import Attempt, Setting
 from agentrl.rollout.groups import Groups
 from agentrl.rollout.policy import Policy, Sampling
@@ -64,6 +68,9 @@ class EpisodeRunner:
         self._groups = Groups(self._judge_group)
         self._events = events or NullSink()
         self._setting = Setting(env, chat, policy, limits, sandbox, self._events, clock, keep_characters)
+        self._attempt: Callable[..., Attempt] = Attempt
+        if isinstance(env, AgentEnv):
+            self._attempt = functools.partial(AgentAttempt, agents=Agents(Endpoint(env.host)))
 
     async def run(
         self,
@@ -111,7 +118,7 @@ class EpisodeRunner:
             trajectory = Trajectory(task, episode_id, group, attempts=number, progress=progress)
             # A retry goes by another name, lest a router send it back to the machine that failed.
             name = episode_id if number == 1 else f"{episode_id}~{number}"
-            attempt = Attempt(self._setting, trajectory, sampling, seed=seed, name=name)
+            attempt = self._attempt(self._setting, trajectory, sampling, seed=seed, name=name)
             try:
                 await attempt.run()
             except UsageError as problem:

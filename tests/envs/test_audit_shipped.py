@@ -15,13 +15,15 @@ SHIPPED: dict[str, str] = tomllib.loads((Path(__file__).parents[2] / "pyproject.
     "project"
 ]["entry-points"]["agentrl.envs"]
 
+OPEN = {"dataset", "gym", "openenv"}  # they have no tasks of their own to audit
+
 TASKS = 10  # so many that a single lucky guess is no finding
 
 SETTINGS: dict[str, list[str]] = {"math": ["env_options={size: 200}"]}
 """What keeps an environment's tasks few, or stands in for a service it needs."""
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", [name for name in SHIPPED if name not in OPEN])
 async def test_no_attack_is_paid(name: str) -> None:
     config, env = load(SHIPPED[name], SETTINGS.get(name, []))
     async with open_sandbox() as sandbox:
