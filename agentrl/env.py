@@ -132,8 +132,13 @@ class Env:
             item if isinstance(item, Term) else Reward(item, getattr(item, "__name__", "reward"))
             for item in map(find_reward, self.rewards)
         ]
-        used = [component.function for item in listed for component in item.components()]
-        methods = [member for member in self._members(Reward) if member.function not in used]
+        used = [component for item in listed for component in item.components()]
+        named = {component.name for component in used if component.is_method}  # or an override of it
+        methods = [
+            member
+            for member in self._members(Reward)
+            if member.name not in named and member.function not in [component.function for component in used]
+        ]
         return [term.bind(self) for term in [*methods, *listed]]
 
     def _members(self, kind: type[Any]) -> list[Any]:

@@ -72,7 +72,7 @@ async def test_a_good_environment_passes_with_its_scores(tmp_path: Path) -> None
         ("tools = (Good.double,)", "tools", "several tools are called double"),
         (RIGHT.replace("@reward", "@reward(weight=0)") + "return 1.0", "rewards", "no reward has a weight"),
         ("success = 'correct'", "rewards", "'correct' names none of right"),
-        ("rewards = (reward(name='right')(len),)", "rewards", "several rewards are called right"),
+        ("rewards = (reward(name='right')(len),)", "rewards", "Two rewards are called 'right'"),
         (TASKS + "return []", "tasks", "train has no tasks"),
         (TASKS + "return [Task('Go')]", "tasks", "1 tasks stand in both splits"),
         (TASKS + "return [Task(split, id='x')]", "tasks", "1 ids stand in both splits"),
