@@ -7,6 +7,7 @@ says what becomes of them. It is therefore a pure function of the episode.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -43,7 +44,7 @@ class Amount:
         return self.episode + sum(self.turns.values())
 
 
-class Term:
+class Term(ABC):
     """Part of a reward: a component, or an expression of components.
 
     Terms take ``+``, ``-``, ``*``, comparisons (1 where they hold, else 0), :meth:`clip` and
@@ -56,22 +57,18 @@ class Term:
         """The terms it is made of."""
         return ()
 
-    def remade(self, parts: tuple[Term, ...]) -> Term:
-        """The same operation on other parts."""
-        raise NotImplementedError
-
+    @abstractmethod
     def amount(self, episode: Trajectory) -> Amount | None:
         """Its worth by the episode's record; ``None`` if a component it needs has no value there."""
-        raise NotImplementedError
 
     def components(self) -> Iterator[Reward]:
         """The components it uses, in the order written; one that is used twice comes twice."""
         for part in self.parts():
             yield from part.components()
 
+    @abstractmethod
     def bind(self, owner: object) -> Term:
         """The term for one instance of the class whose methods it uses."""
-        return self.remade(tuple(part.bind(owner) for part in self.parts()))
 
     def clip(self, low: float | None = None, high: float | None = None) -> Term:
         """Kept within bounds: the episode's value, or every turn's; ``total().clip()`` bounds their sum."""
@@ -186,6 +183,10 @@ class _Operation(Term):
     def remade(self, parts: tuple[Term, ...]) -> Term:
         """The same operation on other parts."""
         return type(self)(*parts)
+
+    def bind(self, owner: object) -> Term:
+        """The same operation on its parts, bound."""
+        return self.remade(tuple(part.bind(owner) for part in self._parts))
 
 
 class Sum(_Operation):

@@ -7,20 +7,18 @@ It is compared with ``task.answer``, a text or a list of texts of which any will
 from __future__ import annotations
 
 import re
-import string
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from agentrl import DefinitionError, Reward, Trajectory, reward
+from agentrl.rewards.words import normalize
 
 MOST_CHARACTERS = 1000
 """Of an answer; a longer one is none."""
 
 _ANSWER = re.compile(r"<answer>((?:(?!</?answer>).)*)</answer>", re.DOTALL)
 _TAG = re.compile(r"</?answer>")
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _VERDICTS = ("yes", "no", "noanswer")
 
 
@@ -99,18 +97,13 @@ def extract_answer(text: str) -> str | None:
     return answer if 0 < len(answer) <= MOST_CHARACTERS else None
 
 
-def normalize_answer(text: str) -> str:
-    """As SQuAD and HotpotQA compare: lower case, without punctuation, articles and extra white space."""
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
-
-
 def exact_match(given: str, golds: Sequence[str]) -> bool:
     """Whether an answer equals one of the wanted ones, normalised.
 
     One of which normalising leaves nothing, such as ``+``, must be given as it stands.
     """
-    plain = normalize_answer(given)
-    return any(plain == normalize_answer(gold) if plain else given.strip() == gold.strip() for gold in golds)
+    plain = normalize(given)
+    return any(plain == normalize(gold) if plain else given.strip() == gold.strip() for gold in golds)
 
 
 def token_f1(given: str, golds: Sequence[str]) -> float:
@@ -118,7 +111,7 @@ def token_f1(given: str, golds: Sequence[str]) -> float:
 
     As with HotpotQA, ``yes``, ``no`` and ``noanswer`` are right or wrong as a whole.
     """
-    return max((_f1(normalize_answer(given), normalize_answer(gold)) for gold in golds), default=0.0)
+    return max((_f1(normalize(given), normalize(gold)) for gold in golds), default=0.0)
 
 
 def _f1(given: str, gold: str) -> float:

@@ -22,7 +22,7 @@ from typing import Literal
 import numpy as np
 
 from agentrl import Call, ConfigError, DefinitionError, Reward, Trajectory
-from agentrl.rewards._text import exact_match, f1
+from agentrl.rewards.words import exact_match, f1
 
 Quality = Literal["exact", "f1"]
 

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from agentrl import ConfigError, DataError, Task, read_rows
-from agentrl.rewards._text import normalize
-
-logger = logging.getLogger(__name__)
+from agentrl import Task, read_split
+from agentrl.rewards.words import normalize
 
 OnBadRow = Literal["stop", "skip"]
-NAMES = {"train": ("train",), "test": ("test", "dev", "validation")}
-SUFFIXES = (".jsonl", ".json", ".parquet")
 
 
 def load(
@@ -23,8 +17,7 @@ def load(
     """The tasks of a split.
 
     Args:
-        data: a folder with ``train.jsonl`` and ``test.jsonl``, ``dev.jsonl`` or ``validation.jsonl`` (or
-            ``.parquet``), one such file, of which every eighth row is for ``test``, or a hub id.
+        data: a folder, a file or a hub id, as :func:`agentrl.read_split` takes them.
         split: ``train`` or ``test``.
         question, answer: the columns. An answer is text, a number, or a list of texts that are all right.
         on_bad_row: ``skip`` logs malformed rows; ``stop`` raises.
@@ -33,60 +26,13 @@ def load(
         DataError: the data is missing or cannot be reached, or a row is malformed.
         ConfigError: the hub's client is not installed.
     """
-    path = Path(data).expanduser()
-    columns = (question, answer)
-    if path.is_dir():
-        file = _split_file(path, split)
-        return list(_tasks(str(file), read_rows(file, columns, on_error=on_bad_row), columns, on_bad_row))
-    if path.is_file():
-        rows = read_rows(path, columns, on_error=on_bad_row)
-        tasks = _tasks(str(path), rows, columns, on_bad_row)
-        return [task for i, task in enumerate(tasks) if (i % 8 == 7) == (split == "test")]
-    if path.suffix in SUFFIXES or path.is_absolute() or data.startswith((".", "~")) or data.count("/") != 1:
-        raise DataError(
-            f"There is no file or folder {data!r}. Give data= a folder with train.jsonl and test.jsonl, one "
-            "such file, or a hub id like owner/name."
-        )
-    return list(_tasks(f"{data} ({split})", _from_hub(data, split), columns, on_bad_row))
 
+    def problem(row: Mapping[str, Any]) -> str | None:
+        made = _task(row, question, answer)
+        return made if isinstance(made, str) else None
 
-def _split_file(folder: Path, split: str) -> Path:
-    candidates = [folder / f"{name}{suffix}" for name in NAMES[split] for suffix in SUFFIXES]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    expected = " or ".join(f"{name}.jsonl" for name in NAMES[split])
-    raise DataError(f"Folder {str(folder)!r} has no file for the {split} split: it needs {expected}.")
-
-
-def _from_hub(name: str, split: str) -> Iterator[Mapping[str, Any]]:
-    try:
-        import datasets
-    except ImportError as problem:
-        raise ConfigError(
-            f"There is no folder {name!r} here, and loading it from the hub needs `pip install datasets`."
-        ) from problem
-    try:
-        offered = datasets.get_dataset_split_names(name)
-        chosen = next((candidate for candidate in NAMES[split] if candidate in offered), split)
-        yield from datasets.load_dataset(name, split=chosen)
-    except Exception as problem:  # offline, unknown, gated: the hub's client raises many kinds
-        raise DataError(
-            f"There is no folder {name!r} here, and the hub's data set {name!r} (split {split}) could not be "
-            f"loaded: {type(problem).__name__}: {problem}. Check the name and the network, or download it "
-            "elsewhere and pass data=<folder> with train.jsonl and test.jsonl."
-        ) from problem
-
-
-def _tasks(where: str, rows: Iterator[Any], columns: tuple[str, str], on_bad_row: OnBadRow) -> Iterator[Task]:
-    for row in rows:
-        made = _task(row, *columns)
-        if isinstance(made, Task):
-            yield made
-        elif on_bad_row == "skip":
-            logger.warning("skipped a row of %s: %s", where, made)
-        else:
-            raise DataError(f"{where}: {made}. Mend the row, or pass on_bad_row=skip to leave such rows out.")
+    rows = read_split(data, split, (question, answer), on_error=on_bad_row, check=problem)
+    return [made for row in rows if isinstance(made := _task(row, question, answer), Task)]
 
 
 def _task(row: Mapping[str, Any], question: str, answer: str) -> Task | str:

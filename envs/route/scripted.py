@@ -17,7 +17,7 @@ from typing import Any
 from aiohttp import web
 
 from agentrl import AgentRLError, InfrastructureError
-from agentrl.rewards._text import normalize
+from agentrl.rewards.words import normalize
 from agentrl.tools.router import Router
 
 IGNORANT = "I do not know."

@@ -13,10 +13,10 @@ from agentrl.rewards.qa import (
     exact_match,
     extract_answer,
     f1,
-    normalize_answer,
     search_r1,
     token_f1,
 )
+from agentrl.rewards.words import normalize
 
 
 def episode(text: str, answer: object = "Paris") -> Trajectory:
@@ -36,7 +36,7 @@ def episode(text: str, answer: object = "Paris") -> Trajectory:
     ],
 )
 def test_normalising(text, plain):
-    assert normalize_answer(text) == plain
+    assert normalize(text) == plain
 
 
 @pytest.mark.parametrize(
@@ -130,10 +130,6 @@ def test_a_wrong_answer_is_worth_less_than_a_right_one(score):
 @given(st.text(max_size=60), st.lists(st.text(max_size=20), min_size=1, max_size=3))
 def test_whatever_is_written_scores_within_bounds(text, golds):
     assert 0 <= token_f1(text, golds) <= 1
-    assert (
-        not exact_match(text, golds)
-        or not normalize_answer(text)
-        or token_f1(text, golds) == pytest.approx(1)
-    )
+    assert not exact_match(text, golds) or not normalize(text) or token_f1(text, golds) == pytest.approx(1)
     tagged = episode(f"<answer>{text}</answer>", golds)
     assert 0 <= search_r1(0.5).function(tagged) <= 1

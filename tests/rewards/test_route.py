@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentrl import Call, ConfigError, DefinitionError, Observation, Task, Trajectory, Turn
-from agentrl.rewards import _text
+from agentrl.rewards import words
 from agentrl.rewards.route import (
     CostRange,
     CostWindow,
@@ -36,18 +36,18 @@ GOOD = (
     [("The  Beatles!", "beatles"), ("an U.S.A. team", "usa team"), ("Theatre", "theatre"), ("a, the", "")],
 )
 def test_answers_are_compared_as_squad_does(text, normal):
-    assert _text.normalize(text) == normal
+    assert words.normalize(text) == normal
 
 
 def test_exact_match_and_f1():
-    assert _text.exact_match("the Seine", ["Loire", "Seine."]) == 1.0
-    assert _text.exact_match("Seine river", ["Seine"]) == 0.0
-    assert _text.exact_match("", ["the"]) == 0.0 and _text.f1("", ["the"]) == 0.0
-    assert _text.f1("the Seine river", ["Seine"]) == pytest.approx(2 / 3)  # precision 1/2, recall 1
-    assert _text.f1("new new york", ["york new", "Boston"]) == pytest.approx(
+    assert words.exact_match("the Seine", ["Loire", "Seine."]) == 1.0
+    assert words.exact_match("Seine river", ["Seine"]) == 0.0
+    assert words.exact_match("", ["the"]) == 0.0 and words.f1("", ["the"]) == 0.0
+    assert words.f1("the Seine river", ["Seine"]) == pytest.approx(2 / 3)  # precision 1/2, recall 1
+    assert words.f1("new new york", ["york new", "Boston"]) == pytest.approx(
         0.8
     )  # words count as often as both have
-    assert _text.f1("Loire", ["Seine"]) == 0.0
+    assert words.f1("Loire", ["Seine"]) == 0.0
 
 
 # ---- form -------------------------------------------------------------------------------------
