@@ -41,12 +41,16 @@ _TEMPLATE = (
 )
 
 
-def make_tokenizer(texts: Iterable[str] = (), size: int = VOCABULARY) -> PreTrainedTokenizerFast:
+def make_tokenizer(
+    texts: Iterable[str] = (), size: int = VOCABULARY, recurs: int = 0
+) -> PreTrainedTokenizerFast:
     """A byte-level BPE vocabulary learnt from ``texts``; it encodes any text, known or not.
 
     Args:
         texts: the same texts give the same vocabulary. With none, every byte is a token.
         size: at most so many tokens, special ones included.
+        recurs: a piece is a token if it occurs as often. What is rarer, such as names, is spelled in pieces
+            that are common, which a small model can copy.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -64,6 +68,7 @@ def make_tokenizer(texts: Iterable[str] = (), size: int = VOCABULARY) -> PreTrai
         vocab_size=size,
         special_tokens=list(SPECIAL_TOKENS),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        min_frequency=recurs,
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)

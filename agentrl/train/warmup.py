@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 VOCABULARY_EPISODES = 400
 """How many episodes' text a new vocabulary is learnt from."""
 
+RECURS = 40
+"""A piece that occurs in the text of one episode of so many may be a token."""
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -180,9 +183,10 @@ async def _with_vocabulary(
     played = await demonstrate(env, byte_level, VOCABULARY_EPISODES, seed=vocabulary_seed, sandbox=sandbox)
     rows = examples(played, longest=sys.maxsize)
     texts = (byte_level.decode(ids) for ids, _ in rows)
-    tokenizer = tiny.make_tokenizer(texts, begin.vocabulary or tiny.VOCABULARY)
     if begin.start is None:
+        tokenizer = tiny.make_tokenizer(texts, begin.vocabulary or tiny.VOCABULARY)
         return tokenizer, tiny.make_model(tokenizer, seed)
+    tokenizer = tiny.make_tokenizer(texts, begin.vocabulary or tiny.VOCABULARY, recurs=len(rows) // RECURS)
     known, model = tiny.load(begin.start)
     if model.config.model_type != tiny.MODEL_TYPE:
         raise ModelUnsupported(

@@ -77,7 +77,7 @@ class Sql(Env):
                 f"size={size} is too small for {len(self.forms)} forms; give at least 4 per form."
             )
         self.size, self.seed, self.data, self.on_bad_row = size, seed, data, on_bad_row
-        self.difficulty, self.expert_rate = difficulty, expert_rate
+        self.expert_rate = expert_rate
         self.bad_format, self.seconds, self.ignore_distinct = bad_format, seconds, ignore_distinct
         self.folder = spider.folder(data, databases) if data else facts.folder()
         self.tools = (SqlTool(folder=str(self.folder), seconds=seconds),)
@@ -135,13 +135,13 @@ class Sql(Env):
     def expert(self, task: Task, rng: random.Random) -> Expert:
         """Looks at the schema, tries the gold statement and answers with it; or guesses, see ``expert_rate``.
 
-        It knows the one table of ``difficulty=1`` by heart.
+        Where all questions are about one table, it knows that by heart.
         """
         if rng.random() >= self.expert_rate:
             others = self.tasks("train")
             yield _fenced(rng.choice(others).answer)
             return
-        if self.data or self.difficulty > 1:
+        if self.data or any(FORMS[form].level > 1 for form in self.forms):
             yield call("sql")
         yield call("sql", query=task.answer)
         yield _fenced(task.answer)
