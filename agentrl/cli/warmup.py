@@ -32,6 +32,9 @@ class WarmupSettings(Section):
     vocabulary: int | None = Field(
         None, ge=263, description="learn one of at most so many tokens; default: that of start, or 512"
     )
+    recurs: int = Field(
+        40, ge=1, description="a token of it occurs in one episode of so many; fewer for more spelling"
+    )
     steps: int = Field(1000, ge=1)
     demonstrations: int = Field(8000, ge=1)
     batch_size: int = Field(64, ge=1)
@@ -63,6 +66,7 @@ def warmup(env: str, words: Sequence[str]) -> int:
             learning_rate=settings.learning_rate,
             start=EMBEDDED if settings.start == Path("embedded") else settings.start,
             vocabulary=settings.vocabulary,
+            recurs=settings.recurs,
             sandbox=open_sandbox_if_any(config),
             progress=follower(bars),
         )

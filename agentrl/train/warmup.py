@@ -32,7 +32,7 @@ VOCABULARY_EPISODES = 400
 """How many episodes' text a new vocabulary is learnt from."""
 
 RECURS = 40
-"""A piece that occurs in the text of one episode of so many may be a token."""
+"""A piece that occurs in one episode of so many may be a token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,7 @@ def warmup(
     learning_rate: float = 4e-3,
     start: Path | None = None,
     vocabulary: int | None = None,
+    recurs: int = RECURS,
     sandbox: Sandbox | None = None,
     progress: OnProgress | None = None,
 ) -> WarmupReport:
@@ -100,6 +101,8 @@ def warmup(
             has one of :data:`agentrl.train.tiny.VOCABULARY`, and ``start`` keeps its own. With its own
             vocabulary an environment's texts are short; ``start`` is then a small policy of agentrl's, and
             lends its layers.
+        recurs: with ``vocabulary`` and ``start``, a token occurs in the text of one episode of so many, or more
+            often. The fewer, the more is spelled in letters, as it must be where names are to be copied.
         sandbox: where tools open sessions, closed at the end; by default this machine's, where it has one.
         progress: told after every episode and every step.
 
@@ -115,7 +118,7 @@ def warmup(
     def episodes(done: int) -> None:
         told(Progress("demonstrations", done, demonstrations))
 
-    begin = _Beginning(start, vocabulary)
+    begin = _Beginning(start, vocabulary, recurs)
     tokenizer, model, played = asyncio.run(_prepare(env, seed, demonstrations, begin, sandbox, episodes))
     losses = fit(
         model, examples(played, tiny.CONTEXT), steps=steps, batch_size=batch_size,
@@ -137,10 +140,11 @@ def warmup(
 
 @dataclass(frozen=True)
 class _Beginning:
-    """The model folder to begin with, if any, and the size of the vocabulary to learn, if any."""
+    """The model folder to begin with, if any, and what vocabulary to learn, if any."""
 
     start: Path | None
     vocabulary: int | None
+    recurs: int
 
 
 async def _prepare(
@@ -186,7 +190,9 @@ async def _with_vocabulary(
     if begin.start is None:
         tokenizer = tiny.make_tokenizer(texts, begin.vocabulary or tiny.VOCABULARY)
         return tokenizer, tiny.make_model(tokenizer, seed)
-    tokenizer = tiny.make_tokenizer(texts, begin.vocabulary or tiny.VOCABULARY, recurs=len(rows) // RECURS)
+    tokenizer = tiny.make_tokenizer(
+        texts, begin.vocabulary or tiny.VOCABULARY, recurs=len(rows) // begin.recurs
+    )
     known, model = tiny.load(begin.start)
     if model.config.model_type != tiny.MODEL_TYPE:
         raise ModelUnsupported(
