@@ -101,8 +101,8 @@ def warmup(
             has one of :data:`agentrl.train.tiny.VOCABULARY`, and ``start`` keeps its own. With its own
             vocabulary an environment's texts are short; ``start`` is then a small policy of agentrl's, and
             lends its layers.
-        recurs: with ``vocabulary`` and ``start``, a token occurs in the text of one episode of so many, or more
-            often. The fewer, the more is spelled in letters, as it must be where names are to be copied.
+        recurs: with ``vocabulary`` and ``start``, a token occurs in the text of one episode of so many, or
+            more often. The fewer, the more is spelled in letters, as it must be where names are to be copied.
         sandbox: where tools open sessions, closed at the end; by default this machine's, where it has one.
         progress: told after every episode and every step.
 
