@@ -78,8 +78,7 @@ class Verilog(Env):
         self.seconds, self.expert_rate = seconds, expert_rate
         if any(FAMILIES[name].level > 1 for name in self.families):
             self.tools = (VerilogTool(seconds=2 * seconds),)
-        if share:
-            self.rewards = (share * Verilog.passed,)
+        self.rewards = (share * Verilog.passed,)  # and correct
         self._splits: dict[str, list[Task]] = {}
 
     def tasks(self, split: str) -> list[Task]:
@@ -117,7 +116,7 @@ class Verilog(Env):
         """1.0 if the final module passes all hidden benches, else 0.0."""
         return float(all((await self._judge(episode)).passed))
 
-    @reward(weight=0)
+    @reward
     async def passed(self, episode: Trajectory) -> float:
         """The share of the hidden benches that the final module passes."""
         return (await self._judge(episode)).share
