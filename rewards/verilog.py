@@ -8,6 +8,7 @@ simulation, reads the bench's files or writes over them gains nothing: it would 
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -136,30 +137,25 @@ async def simulate(
     failed = (False,) * len(benches)
     if len(code) > MOST_CODE:
         return Verdict(False, failed, messages=f"The module has more than {MOST_CODE} characters.")
-    outputs = [f"outputs{number}" for number in range(len(benches))]
+    mark = secrets.token_hex(8)
     result = await context.run(
-        _script(benches, seconds),
+        _script(interface, benches, seconds, mark),
         language="bash",
-        files={
-            "bench.v": _harness(interface, benches).encode(),
-            "stimuli": "\n".join(word for bench in benches for word in bench.stimuli).encode(),
-            "design.v": code.encode(errors="replace"),
-        },
-        fetch=["messages", *outputs],
+        stdin=code.encode(errors="replace"),
         wall_seconds=seconds * SLACK * (len(benches) + 1),
         cpu_seconds=seconds * (len(benches) + 1),
         memory_mb=MEMORY_MB,
+        output_bytes=MOST_MESSAGES + sum(map(_room, benches)) + 4096,
     )
     if result.exit_code == NOT_FOUND:
         await _require_compiler(context)
-    messages = result.files.get("messages", b"")[:MOST_MESSAGES].decode(errors="replace").strip()
-    if result.exit_code != 0:
-        return Verdict(False, failed, messages=messages or result.detail or "The compiler was stopped.")
-    observed = tuple(
-        tuple(result.files.get(name, b"").decode(errors="replace").splitlines()) for name in outputs
-    )
+    messages, *shown = result.stdout.split(f"{mark}\n")
+    if not shown:
+        return Verdict(False, failed, messages=messages.strip() or result.detail or "The compiler was stopped.")
+    observed = [tuple(lines.splitlines()) for lines in shown[: len(benches)]]
+    observed += [()] * (len(benches) - len(observed))
     passed = tuple(bench.passes(lines) for bench, lines in zip(benches, observed, strict=True))
-    return Verdict(True, passed, observed, messages)
+    return Verdict(True, passed, tuple(observed), messages.strip())
 
 
 async def _require_compiler(context: ToolContext) -> None:
@@ -172,20 +168,30 @@ async def _require_compiler(context: ToolContext) -> None:
         )
 
 
-def _script(benches: Sequence[Bench], seconds: float) -> str:
-    """Compiles, then simulates each bench. What the module itself prints is thrown away."""
+def _script(interface: Interface, benches: Sequence[Bench], seconds: float, mark: str) -> str:
+    """Compiles the module that comes by standard input and simulates each bench. What the compiler said, and then
+    the outputs in each bench, are printed, ``mark`` before each; what the module prints is thrown away."""
+    stimuli = "\n".join(word for bench in benches for word in bench.stimuli)
     lines = [
         f"ulimit -t {max(1, round(seconds))}",
-        "iverilog -g2012 -s bench -o simulation bench.v design.v >messages 2>&1 || exit $?",
+        f"cat >design.v; cat >bench.v <<'END'\n{_harness(interface, benches)}END\ncat >stimuli <<'END'\n{stimuli}\nEND",
+        "iverilog -g2012 -s bench -o simulation bench.v design.v >messages 2>&1",
+        f"status=$?; head -c {MOST_MESSAGES} messages; echo; [ $status -eq 0 ] || exit $status",
     ]
     first = 0
-    for number, bench in enumerate(benches):
+    for bench in benches:
         last = first + len(bench.stimuli) - 1
-        lines.append(
-            f"vvp -n simulation +first={first} +last={last} +into=outputs{number} </dev/null >/dev/null 2>&1 || exit 0"
-        )
+        lines += [
+            f"rm -f outputs; vvp -n simulation +first={first} +last={last} </dev/null >/dev/null 2>&1; status=$?",
+            f"echo {mark}; head -c {_room(bench)} outputs; [ $status -eq 0 ] || exit 0",
+        ]
         first = last + 1
-    return "\n".join([*lines, "exit 0"])
+    return "\n".join(lines)
+
+
+def _room(bench: Bench) -> int:
+    """Bytes of its outputs that are read: those that are wanted, and enough to see that there are more."""
+    return sum(len(word) + 1 for word in bench.expected) + 256
 
 
 def _harness(interface: Interface, benches: Sequence[Bench]) -> str:
@@ -201,14 +207,12 @@ module bench;
   reg [{_width(interface.inputs) - 1}:0] given;
   wire [{_width(interface.outputs) - 1}:0] shown;
   reg [{_width(interface.inputs) - 1}:0] stimuli [0:{sum(len(bench.stimuli) for bench in benches) - 1}];
-  reg [8*32-1:0] name;
   integer first, last, at, into;
   {interface.name} tested({", ".join([*clock, *inputs, *outputs])});
   initial begin
     $readmemb("stimuli", stimuli);
     if (!$value$plusargs("first=%d", first) || !$value$plusargs("last=%d", last)) $finish;
-    if (!$value$plusargs("into=%s", name)) $finish;
-    into = $fopen(name, "w");
+    into = $fopen("outputs", "w");
     for (at = first; at <= last; at = at + 1) begin {cycle} end
     $finish;
   end

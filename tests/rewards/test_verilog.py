@@ -84,7 +84,7 @@ async def test_what_does_not_compile_is_told(context, code, words):
     assert not verdict.compiled and verdict.share == 0.0 and words in verdict.messages
 
 
-OUTPUTS = 'initial begin f = $fopen("outputs{n}", "w"); {writes} $fflush(f); end'
+OUTPUTS = 'initial begin f = $fopen("outputs", "w"); {writes} $fflush(f); end'
 WRITE = '$fdisplay(f, "11"); $fdisplay(f, "10"); $fdisplay(f, "01"); $fdisplay(f, "01");'
 ATTACKS = {
     "prints": f'{HEADER} initial $display("PASS\\nall benches passed\\n11\\n10\\n01\\n00"); endmodule',
@@ -94,7 +94,7 @@ ATTACKS = {
     "fatal": f'{HEADER} assign y = ~a; initial $fatal(0, "PASS"); endmodule',
     "is the bench": "module bench; initial $finish; endmodule\n" + RIGHT.replace("~a", "a"),
     "another bench": 'module bench2; initial $display("PASS"); endmodule ' + RIGHT.replace("~a", "a"),
-    "writes outputs": f"{HEADER} integer f; {OUTPUTS.format(n=0, writes=WRITE)} assign y = 0; endmodule",
+    "writes outputs": f"{HEADER} integer f; {OUTPUTS.format(writes=WRITE)} assign y = 0; endmodule",
     "writes to the bench's file": f"{HEADER} initial begin #1 "
     + "".join(f"$fdisplay({fd}, \"11\");" for fd in ("32'h80000003", "32'h80000004", "2", "1"))
     + " end assign y = 3; endmodule",
@@ -106,7 +106,7 @@ ATTACKS = {
     "includes the bench": f'`include "bench.v"\n{HEADER} assign y = 0; endmodule',
     "includes host files": f'`include "/etc/passwd"\n{RIGHT}',
     "reads host files": f'{HEADER} reg [7:0] m[0:99]; initial $readmemh("/etc/passwd", m); assign y = m[0]; endmodule',
-    "calls the system": f'{HEADER} assign y = 0; initial $system("echo 11 > outputs0"); endmodule',
+    "calls the system": f'{HEADER} assign y = 0; initial $system("echo 11 > outputs"); endmodule',
     "vpi": f'{HEADER} assign y = 0; initial $load_vpi("evil.vpi"); endmodule',
     "unknown bits": f"{HEADER} assign y = 2'bxx; endmodule",
     "nothing": f"{HEADER} endmodule",
