@@ -2,7 +2,8 @@
 
 What is wanted never enters the sandbox. A bench there applies stimuli and writes down what the module's
 outputs are; whether they are right is decided here, afterwards. So a module that prints PASS, ends the
-simulation, reads the bench's files or writes over them gains nothing: it would have to know the right outputs.
+simulation, reads the bench's files or writes over them gains nothing: it would have to know the right
+outputs.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ SLACK = 4
 """How many times its CPU seconds a simulation may take on a busy machine."""
 NOT_FOUND = 127
 
-_FENCED = re.compile(r"^[ \t]*```verilog[ \t]*\n(.*?)^[ \t]*```[ \t]*$", re.DOTALL | re.MULTILINE | re.IGNORECASE)
+_FENCED = re.compile(
+    r"^[ \t]*```verilog[ \t]*\n(.*?)^[ \t]*```[ \t]*$", re.DOTALL | re.MULTILINE | re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,8 @@ class Bench:
 
     Args:
         stimuli: for each cycle the bits of all inputs, in their order.
-        expected: the bits of all outputs, ``-`` where any will do: once per cycle, or with a clock twice, before
-            its rising edge and after it.
+        expected: the bits of all outputs, ``-`` where any will do: once per cycle, or with a clock twice,
+            before its rising edge and after it.
     """
 
     stimuli: tuple[str, ...]
@@ -103,7 +106,8 @@ class Verdict:
 
 
 def extract_verilog(text: str) -> str | None:
-    """The code in the last block of a text that is fenced by ```` ```verilog ```` and ```` ``` ````, or ``None``.
+    """The code in the last block of a text that is fenced by ```` ```verilog ```` and ```` ``` ````, or
+    ``None``.
 
     Only the last 40,000 characters are searched; an empty block is none.
     """
@@ -151,7 +155,9 @@ async def simulate(
         await _require_compiler(context)
     messages, *shown = result.stdout.split(f"{mark}\n")
     if not shown:
-        return Verdict(False, failed, messages=messages.strip() or result.detail or "The compiler was stopped.")
+        return Verdict(
+            False, failed, messages=messages.strip() or result.detail or "The compiler was stopped."
+        )
     observed = [tuple(lines.splitlines()) for lines in shown[: len(benches)]]
     observed += [()] * (len(benches) - len(observed))
     passed = tuple(bench.passes(lines) for bench, lines in zip(benches, observed, strict=True))
@@ -163,18 +169,22 @@ async def _require_compiler(context: ToolContext) -> None:
     found = await context.run("command -v iverilog vvp", language="bash")
     if found.exit_code != 0:
         raise ConfigError(
-            "The sandbox has no Icarus Verilog. Install it where sessions run: apt-get install iverilog; for the "
-            "docker backend, agentrl sandbox image builds an image that has it."
+            "The sandbox has no Icarus Verilog. Install it where sessions run: apt-get install iverilog; for "
+            "the docker backend, agentrl sandbox image builds an image that has it."
         )
 
 
 def _script(interface: Interface, benches: Sequence[Bench], seconds: float, mark: str) -> str:
-    """Compiles the module that comes by standard input and simulates each bench. What the compiler said, and then
-    the outputs in each bench, are printed, ``mark`` before each; what the module prints is thrown away."""
+    """Compiles the module that comes by standard input and simulates each bench.
+
+    What the compiler said and then each bench's outputs are printed, ``mark`` before each of them; what the
+    module prints is thrown away.
+    """
     stimuli = "\n".join(word for bench in benches for word in bench.stimuli)
     lines = [
         f"ulimit -t {max(1, round(seconds))}",
-        f"cat >design.v; cat >bench.v <<'END'\n{_harness(interface, benches)}END\ncat >stimuli <<'END'\n{stimuli}\nEND",
+        f"cat >design.v; cat >bench.v <<'END'\n{_harness(interface, benches)}END",
+        f"cat >stimuli <<'END'\n{stimuli}\nEND",
         "iverilog -g2012 -s bench -o simulation bench.v design.v >messages 2>&1",
         f"status=$?; head -c {MOST_MESSAGES} messages; echo; [ $status -eq 0 ] || exit $status",
     ]
@@ -182,8 +192,8 @@ def _script(interface: Interface, benches: Sequence[Bench], seconds: float, mark
     for bench in benches:
         last = first + len(bench.stimuli) - 1
         lines += [
-            f"rm -f outputs; vvp -n simulation +first={first} +last={last} </dev/null >/dev/null 2>&1; status=$?",
-            f"echo {mark}; head -c {_room(bench)} outputs; [ $status -eq 0 ] || exit 0",
+            f"rm -f outputs; vvp -n simulation +first={first} +last={last} </dev/null >/dev/null 2>&1",
+            f"status=$?; echo {mark}; head -c {_room(bench)} outputs; [ $status -eq 0 ] || exit 0",
         ]
         first = last + 1
     return "\n".join(lines)
@@ -198,9 +208,9 @@ def _harness(interface: Interface, benches: Sequence[Bench]) -> str:
     """The bench as Verilog. It stands before the module, whose directives therefore do not reach it."""
     inputs, outputs = _slices("given", interface.inputs), _slices("shown", interface.outputs)
     clock = [f".{interface.clock}(clock)"] if interface.clock else []
-    cycle = "given = stimuli[at]; #2 $fdisplay(into, \"%b\", shown);"
+    cycle = 'given = stimuli[at]; #2 $fdisplay(into, "%b", shown);'
     if interface.clock:
-        cycle += " #3 clock = 1; #2 $fdisplay(into, \"%b\", shown); #3 clock = 0; #2;"
+        cycle += ' #3 clock = 1; #2 $fdisplay(into, "%b", shown); #3 clock = 0; #2;'
     return f"""`timescale 1ns/1ns
 module bench;
   reg clock = 0;

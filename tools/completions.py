@@ -80,8 +80,8 @@ class Completions:
         at_once: requests under way at once, per process; further ones wait.
         seconds: one try.
         retries: further tries after a failure that may pass.
-        first_wait: seconds before the first of them; doubles each time, is spread by chance, and gives way to the
-            endpoint's Retry-After.
+        first_wait: seconds before the first of them; doubles each time, is spread by chance, and gives way to
+            the endpoint's Retry-After.
         longest_wait: seconds waited at most, whatever the endpoint asks for.
         most_bytes: of a response; a longer one is none.
         queue_seconds: how long a request waits for its place; ``None`` for as long as it takes.

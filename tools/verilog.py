@@ -70,7 +70,9 @@ class Verilog(Tool):
             self.ended = f"The session has ended and stays so for this episode: {result.detail}."
             raise ToolError(self.ended)
         if result.exit_code == NOT_FOUND and "iverilog: command not found" in result.stdout + result.stderr:
-            raise ConfigError("The sandbox has no Icarus Verilog: apt-get install iverilog where sessions run.")
+            raise ConfigError(
+                "The sandbox has no Icarus Verilog: apt-get install iverilog where sessions run."
+            )
         return Observation(
             self._text(status, result.stdout.rstrip(), truncated=result.truncated, simulated=bool(top)),
             error=status != "ok",

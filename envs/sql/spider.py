@@ -25,8 +25,8 @@ def folder(data: str, databases: str | None) -> Path:
     path = Path(data).expanduser()
     if databases is None and not path.exists():
         raise ConfigError(
-            f"There is no file or folder {data!r}, and rows from the hub come without databases: give databases= "
-            "a folder that holds <db_id>/<db_id>.sqlite."
+            f"There is no file or folder {data!r}, and rows from the hub come without databases: give "
+            "databases= a folder that holds <db_id>/<db_id>.sqlite."
         )
     beside = (path if path.is_dir() else path.parent) / "database"
     found = Path(databases).expanduser() if databases else beside

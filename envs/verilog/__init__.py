@@ -1,7 +1,7 @@
 """Verilog modules, written from specifications and judged by hidden test benches.
 
-The model may try modules on an example bench and write benches of its own; it is paid for a final module whose
-outputs are right in every bench that it has not seen.
+The model may try modules on an example bench and write benches of its own; it is paid for a final module
+whose outputs are right in every bench that it has not seen.
 """
 
 from __future__ import annotations
@@ -124,8 +124,8 @@ class Verilog(Env):
     def expert(self, task: Task, rng: random.Random) -> Expert:
         """Tries a module on the example bench and answers with a right one; or guesses, see ``expert_rate``.
 
-        At a gate it tries what is there and reads from the wrong outputs which gate is wanted. Elsewhere it first
-        writes a faulty module one time in three, or the one that is to be mended.
+        At a gate it tries what is there and reads from the wrong outputs which gate is wanted. Elsewhere it
+        first tries a faulty module, one time in three, and always where one is to be mended.
         """
         module = build(task.metadata["family"], task.metadata["seed"])
         if rng.random() >= self.expert_rate:
@@ -181,7 +181,9 @@ class Verilog(Env):
             if task.prompt in used:
                 misses += 1
                 if misses == TRIES:
-                    raise ConfigError(f"The family {family!r} has too few modules for size={self.size}: lower it.")
+                    raise ConfigError(
+                        f"The family {family!r} has too few modules for size={self.size}: lower it."
+                    )
                 continue
             misses = 0
             used.add(task.prompt)

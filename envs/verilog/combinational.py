@@ -9,8 +9,10 @@ from agentrl.envs.verilog.modules import Module, Values, signed, whole
 from agentrl.rewards.verilog import Interface, Port
 
 NAMES = (
-    "a b c d e f g h k m n p q s t u v w x y z data word left right first second value in0 in1 source".split()
+    *"abcdefghkmnpqstuvwxyz",
+    *("data", "word", "left", "right", "first", "second", "value", "in0", "in1", "source"),
 )
+"""Of ports. ``r`` is a register within."""
 
 
 def names(rng: random.Random, count: int) -> list[str]:
@@ -68,7 +70,7 @@ def filled(module: Module, expression: str) -> str:
 
 
 def read_gate(module: Module, shown: str) -> str | None:
-    """The module of the gate that is 1 where the example bench finds the 0 of the stub wrong, if there is one."""
+    """The module of the gate that is 1 where the example bench finds the stub's 0 wrong, if there is one."""
     one, two = (port.name for port in module.interface.inputs)
     wanted = tuple(int(f"{one}={i >> 1} {two}={i & 1}:" in shown) for i in range(4))
     found = next((expression for expression, values in GATES.items() if values == wanted), None)
@@ -169,8 +171,8 @@ def encoder(rng: random.Random) -> Module:
     chosen = "".join(f"{word}[{i}] ? {bits}'d{i} : " for i in order if i or not highest) + f"{bits}'d0"
     return plain(
         "encoder", [Port(word, width)], [Port(out, bits), Port(valid)],
-        f"{out} is the number of the {'highest' if highest else 'lowest'} bit of {word} that is 1, or 0 if there "
-        f"is none; {valid} tells whether there is one.",
+        f"{out} is the number of the {'highest' if highest else 'lowest'} bit of {word} that is 1, or 0 if "
+        f"there is none; {valid} tells whether there is one.",
         f"  assign {valid} = {word} != 0;\n  assign {out} = {chosen};\n",
         lambda v: {out: next((i for i in order if v[word] >> i & 1), 0), valid: int(v[word] != 0)},
         lambda rng, count: [{word: rng.getrandbits(width) & rng.getrandbits(width) & rng.getrandbits(width)}
@@ -189,8 +191,8 @@ def ones(rng: random.Random) -> Module:
 
     return plain(
         "ones", [Port(word, width)], [Port(out, bits), Port(parity)],
-        f"{out} is how many bits of {word} are {0 if of_zeros else 1}; {parity} is 1 if an odd number of its bits "
-        "is 1.",
+        f"{out} is how many bits of {word} are {0 if of_zeros else 1}; {parity} is 1 if an odd number of its "
+        "bits is 1.",
         f"  assign {out} = {f'{bits}{chr(39)}d{width} - ({total})' if of_zeros else total};\n"
         f"  assign {parity} = ^{word};\n",
         lambda v: {out: count(v[word]), parity: v[word].bit_count() & 1},
@@ -265,8 +267,8 @@ def largest(rng: random.Random) -> Module:
 
     return plain(
         "largest", [Port(one, width), Port(two, width)], [Port(out, width)],
-        f"{out} is the {'smaller' if least else 'larger'} of the {'signed' if with_sign else 'unsigned'} numbers "
-        f"{one} and {two}.",
+        f"{out} is the {'smaller' if least else 'larger'} of the {'signed' if with_sign else 'unsigned'} "
+        f"numbers {one} and {two}.",
         f"  assign {out} = {shown[0]} {'<' if least else '>'} {shown[1]} ? {one} : {two};\n",
         show,
     )  # fmt: skip
@@ -280,7 +282,11 @@ OPERATIONS: dict[str, tuple[str, str, Callable[[int, int], int]]] = {
     "xor": ("bitwise {a} xor {b}", "{a} ^ {b}", lambda a, b: a ^ b),
     "not": ("all bits of {a} inverted", "~{a}", lambda a, _: ~a),
     "double": ("{a} shifted left by one", "{a} << 1", lambda a, _: a << 1),
-    "less": ("1 if {a} is below {b}, both unsigned, else 0", "{{{{{rest}{{1'b0}}}}, {a} < {b}}}", lambda a, b: a < b),
+    "less": (
+        "1 if {a} is below {b}, both unsigned, else 0",
+        "{{{{{rest}{{1'b0}}}}, {a} < {b}}}",
+        lambda a, b: a < b,
+    ),
 }
 """What an ALU can do: in words, in Verilog, in Python."""
 
@@ -292,7 +298,8 @@ def alu(rng: random.Random) -> Module:
     most = (1 << width) - 1
     told = "; ".join(f"{i}: {words.format(a=one, b=two)}" for i, (words, _, _) in enumerate(chosen))
     cases = "".join(
-        f"      2'd{i}: r = {code.format(a=one, b=two, rest=width - 1)};\n" for i, (_, code, _) in enumerate(chosen)
+        f"      2'd{i}: r = {code.format(a=one, b=two, rest=width - 1)};\n"
+        for i, (_, code, _) in enumerate(chosen)
     )
 
     def show(v: Values) -> Values:

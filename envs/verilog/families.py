@@ -35,8 +35,9 @@ FAMILIES: dict[str, Family] = {
     **{
         make.__name__: Family(3, make)
         for make in (
-            clocks.counter, clocks.loadable, clocks.shifter, clocks.detector, clocks.edges, clocks.accumulator,
-            clocks.ticker, clocks.debouncer, clocks.ring, clocks.lfsr, clocks.record, clocks.light,
+            clocks.counter, clocks.loadable, clocks.shifter, clocks.detector, clocks.edges,
+            clocks.accumulator, clocks.ticker, clocks.debouncer, clocks.ring, clocks.lfsr, clocks.record,
+            clocks.light,
         )
     },
 }  # fmt: skip

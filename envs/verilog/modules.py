@@ -1,7 +1,7 @@
 """Modules that can be asked for: a specification, Verilog that meets it, and a model of it in Python.
 
-The model says what the outputs should be. It is written apart from the Verilog, and the two are tested against
-each other.
+The model says what the outputs should be. It is written apart from the Verilog, and the two are tested
+against each other.
 """
 
 from __future__ import annotations
@@ -87,7 +87,8 @@ class Module:
     def benches(self, rng: random.Random, count: int) -> list[Bench]:
         """Benches for it: one with all values where those are few, else ``count`` drawn ones.
 
-        In each of them every output takes several values, so that a module that always shows the same passes none.
+        In each of them every output takes several values, so that a module that always shows the same passes
+        none.
         """
         bits = sum(port.width for port in self.interface.inputs)
         if self.step is None and bits <= EXHAUSTIVE_BITS:
@@ -182,8 +183,8 @@ def clocked(
     """A clocked module with a reset of one of four kinds.
 
     Args:
-        declare, begin, then, after: Verilog: declarations; statements at a reset; statements at any other rising
-            edge; what follows the ``always`` block.
+        declare, begin, then, after: Verilog: declarations; statements at a reset; statements at any other
+            rising edge; what follows the ``always`` block.
         begins: what a reset does, in words.
     """
     active, waits = rng.randint(0, 1), rng.random() < 0.5

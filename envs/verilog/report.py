@@ -13,7 +13,7 @@ MOST_MESSAGES = 1000
 
 
 def report(interface: Interface, bench: Bench, verdict: Verdict) -> str:
-    """The compiler's messages; or the first wrong outputs, with the inputs they belong to, and how many are right."""
+    """The compiler's messages; or the first wrong outputs with their inputs, and how many are right."""
     if not verdict.compiled:
         return f"It does not compile.\n{verdict.messages[:MOST_MESSAGES]}"
     [observed] = verdict.observed
@@ -40,7 +40,9 @@ def _wrong(interface: Interface, bench: Bench, observed: Sequence[str]) -> Itera
             return
         shown += 1
         cycle, after = divmod(number, per_cycle)
-        given = " ".join(f"{port.name}={value(bits)}" for port, bits in parts(interface.inputs, bench.stimuli[cycle]))
+        given = " ".join(
+            f"{port.name}={value(bits)}" for port, bits in parts(interface.inputs, bench.stimuli[cycle])
+        )
         if per_cycle > 1:
             given = f"cycle {cycle}, {'after' if after else 'before'} the edge, {given}"
         both = zip(parts(interface.outputs, want), parts(interface.outputs, seen), strict=True)

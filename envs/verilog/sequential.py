@@ -14,16 +14,22 @@ def counter(rng: random.Random) -> Module:
     last, down = rng.randint(4, min(20, (1 << width) - 2)), rng.random() < 0.5
     enable, out, wrap = names(rng, 3)
     ends, starts, sign = (0, last, "-") if down else (last, 0, "+")
+
+    def step(state: int, v: Values) -> int:
+        if not v[enable]:
+            return state
+        return starts if state == ends else state + (-1 if down else 1)
+
     return clocked(
         rng, "counter", [Port(enable)], [Port(out, width), Port(wrap)],
-        f"{out} counts {'down' if down else 'up'} by one at each rising edge of clk where {enable} is 1, and after "
-        f"{ends} goes on with {starts}. {wrap} is 1 while {out} is {ends} and {enable} is 1.",
+        f"{out} counts {'down' if down else 'up'} by one at each rising edge of clk where {enable} is 1, and "
+        f"after {ends} goes on with {starts}. {wrap} is 1 while {out} is {ends} and {enable} is 1.",
         declare=f"reg [{width - 1}:0] count;",
         begin=f"count <= {width}'d{starts};",
         then=f"if ({enable}) count <= count == {ends} ? {width}'d{starts} : count {sign} 1'd1;",
         after=f"assign {out} = count;\n  assign {wrap} = {enable} & count == {ends};",
         state=starts,
-        step=lambda state, v: state if not v[enable] else starts if state == ends else state + (-1 if down else 1),
+        step=step,
         show=lambda state, v: {out: state, wrap: v[enable] & (state == ends)},
         begins=f"{out} becomes {starts}.",
         often={enable: 0.85},
@@ -36,8 +42,8 @@ def loadable(rng: random.Random) -> Module:
     most, begins = (1 << width) - 1, rng.randint(0, 6)
     return clocked(
         rng, "loadable", [Port(load), Port(data, width), Port(up)], [Port(out, width)],
-        f"At each rising edge of clk, {out} becomes {data} if {load} is 1; else it counts up if {up} is 1 and down "
-        f"if it is 0, by one, over the ends of its {width} bits.",
+        f"At each rising edge of clk, {out} becomes {data} if {load} is 1; else it counts up if {up} is 1 "
+        f"and down if it is 0, by one, over the ends of its {width} bits.",
         declare=f"reg [{width - 1}:0] count;",
         begin=f"count <= {width}'d{begins};",
         then=f"if ({load}) count <= {data};\n      else count <= {up} ? count + 1'd1 : count - 1'd1;",
@@ -95,29 +101,33 @@ def detector(rng: random.Random) -> Module:
             bits += rng.choice((pattern, pattern + pattern[border:], "0", "1", "0", "1"))
         return [{bit: int(value)} for value in bits[:count]]
 
-    counts = f"      count <= match ? {width}'d0 : count == {length} ? count : count + 1'd1;"
+    count, enough, zero, counts, begins = "", "", "", "", "all bits before count as 0."
+    if not overlapping:
+        count, enough = f"  reg [{width - 1}:0] count;\n", f" && count >= {length - 1}"
+        zero, begins = f"\n      count <= {width}'d0;", "no bits count as read."
+        counts = f"\n      count <= match ? {width}'d0 : count == {length} ? count : count + 1'd1;"
     return clocked(
         rng, "detector", [Port(bit)], [Port(found)],
-        f"At each rising edge of clk one bit is read from {bit}. {found} is 1 for one cycle after an edge at which "
-        f"the last {length} bits were {pattern}, the oldest first. "
+        f"At each rising edge of clk one bit is read from {bit}. {found} is 1 for one cycle after an edge at "
+        f"which the last {length} bits were {pattern}, the oldest first. "
         + ("Bits may be part of several such sequences." if overlapping
            else "Bits of one such sequence are not part of the next one."),
-        declare=f"reg [{length - 1}:0] seen;\n  reg hit;\n  wire [{length - 1}:0] next = {{seen[{length - 2}:0], {bit}}};\n"
-        + ("" if overlapping else f"  reg [{width - 1}:0] count;\n")
-        + f"  wire match = next == {length}'b{pattern}{'' if overlapping else f' && count >= {length - 1}'};",
-        begin=f"seen <= {length}'d0;\n      hit <= 1'b0;" + ("" if overlapping else f"\n      count <= {width}'d0;"),
-        then="seen <= next;\n      hit <= match;" + ("" if overlapping else f"\n{counts}"),
+        declare=f"reg [{length - 1}:0] seen;\n  reg hit;\n{count}"
+        f"  wire [{length - 1}:0] next = {{seen[{length - 2}:0], {bit}}};\n"
+        f"  wire match = next == {length}'b{pattern}{enough};",
+        begin=f"seen <= {length}'d0;\n      hit <= 1'b0;{zero}",
+        then=f"seen <= next;\n      hit <= match;{counts}",
         after=f"assign {found} = hit;",
         state=(0, 0, 0),
         step=step,
         show=lambda state, _: {found: state[2]},
-        begins=f"{found} becomes 0, and " + ("all bits before count as 0." if overlapping else "no bits count as read."),
+        begins=f"{found} becomes 0, and {begins}",
         draw=draw,
     )  # fmt: skip
 
 
 def _bordered(length: int) -> list[tuple[str, int]]:
-    """Sequences that can overlap themselves, not of one digit alone, each with how many bits overlap at most."""
+    """Sequences that can overlap themselves, not of one digit alone, each with how many bits at most."""
     found = []
     for value in range(1, (1 << length) - 1):
         pattern = format(value, f"0{length}b")
@@ -159,17 +169,24 @@ def accumulator(rng: random.Random) -> Module:
     wide, keeps = width + rng.randint(1, 3), rng.random() < 0.5
     add, data, out = names(rng, 3)
     most = (1 << wide) - 1
-    total = f"total > {wide}'d{most} - {data} ? {wide}'d{most} : total + {data}" if keeps else f"total + {data}"
+    total = f"total + {data}"
+    if keeps:
+        total = f"total > {wide}'d{most} - {data} ? {wide}'d{most} : {total}"
+
+    def step(state: int, v: Values) -> int:
+        added = state + v[add] * v[data]
+        return min(most, added) if keeps else added & most
+
     return clocked(
         rng, "accumulator", [Port(add), Port(data, width)], [Port(out, wide)],
         f"At each rising edge of clk where {add} is 1, the unsigned {data} is added to {out}, which "
-        + (f"stays {most} where it would become more." if keeps else f"keeps the lowest {wide} bits of the sum."),
+        + (f"stays {most} where it would become more." if keeps else f"keeps the sum's lowest {wide} bits."),
         declare=f"reg [{wide - 1}:0] total;",
         begin=f"total <= {wide}'d0;",
         then=f"if ({add}) total <= {total};",
         after=f"assign {out} = total;",
         state=0,
-        step=lambda state, v: min(most, state + v[data]) if keeps and v[add] else state + v[add] * v[data] & most,
+        step=step,
         show=lambda state, _: {out: state},
         begins=f"{out} becomes 0.",
         often={add: 0.7},
@@ -189,9 +206,10 @@ def ticker(rng: random.Random) -> Module:
 
     return clocked(
         rng, "ticker", [Port(enable)], [Port(out), Port(level)],
-        f"Of the rising edges of clk where {enable} is 1, every {every}th makes {out} 1, and all other edges make it "
-        f"0. {level} changes whenever {out} becomes 1.",
-        declare=f"reg [{width - 1}:0] count;\n  reg tick, high;\n  wire last = {enable} & count == {every - 1};",
+        f"Of the rising edges of clk where {enable} is 1, every {every}th makes {out} 1, and all other edges "
+        f"make it 0. {level} changes whenever {out} becomes 1.",
+        declare=f"reg [{width - 1}:0] count;\n  reg tick, high;\n"
+        f"  wire last = {enable} & count == {every - 1};",
         begin=f"count <= {width}'d0;\n      tick <= 1'b0;\n      high <= 1'b0;",
         then=f"tick <= last;\n      if (last) high <= !high;\n"
         f"      if ({enable}) count <= last ? {width}'d0 : count + 1'd1;",
@@ -223,12 +241,13 @@ def debouncer(rng: random.Random) -> Module:
 
     return clocked(
         rng, "debouncer", [Port(noisy)], [Port(out)],
-        f"{out} takes another value as soon as {noisy} has had that value at {cycles} rising edges of clk in a row.",
+        f"{out} takes another value as soon as {noisy} has had that value at {cycles} rising edges of clk in "
+        "a row.",
         declare=f"reg level;\n  reg [{width - 1}:0] count;",
         begin=f"level <= 1'b0;\n      count <= {width}'d0;",
         then=f"if ({noisy} == level) count <= {width}'d0;\n"
-        f"      else if (count == {cycles - 1}) begin\n        level <= {noisy};\n        count <= {width}'d0;\n"
-        "      end else count <= count + 1'd1;",
+        f"      else if (count == {cycles - 1}) begin\n        level <= {noisy};\n"
+        f"        count <= {width}'d0;\n      end else count <= count + 1'd1;",
         after=f"assign {out} = level;",
         state=(0, 0),
         step=step,
@@ -244,8 +263,8 @@ def ring(rng: random.Random) -> Module:
     most, start = (1 << width) - 1, 0 if twisted else 1
     return clocked(
         rng, "ring", [Port(enable)], [Port(out, width)],
-        f"At each rising edge of clk where {enable} is 1, {out} shifts by one bit to the left, and its lowest bit "
-        f"becomes what its highest bit was{', inverted' if twisted else ''}.",
+        f"At each rising edge of clk where {enable} is 1, {out} shifts by one bit to the left, and its "
+        f"lowest bit becomes what its highest bit was{', inverted' if twisted else ''}.",
         declare=f"reg [{width - 1}:0] r;",
         begin=f"r <= {width}'d{start};",
         then=f"if ({enable}) r <= {{r[{width - 2}:0], {'!' if twisted else ''}r[{width - 1}]}};",
@@ -272,8 +291,9 @@ def lfsr(rng: random.Random) -> Module:
 
     return clocked(
         rng, "lfsr", [Port(enable)], [Port(out, width)],
-        f"At each rising edge of clk where {enable} is 1, {out} shifts by one bit to the left, and its lowest bit "
-        f"becomes the exclusive or of what its bits {', '.join(map(str, bits[:-1]))} and {bits[-1]} were.",
+        f"At each rising edge of clk where {enable} is 1, {out} shifts by one bit to the left, and its "
+        f"lowest bit becomes the exclusive or of what its bits {', '.join(map(str, bits[:-1]))} and "
+        f"{bits[-1]} were.",
         declare=f"reg [{width - 1}:0] r;",
         begin=f"r <= {width}'d{start};",
         then=f"if ({enable}) r <= {{r[{width - 2}:0], {' ^ '.join(f'r[{bit}]' for bit in bits)}}};",
@@ -293,8 +313,8 @@ def record(rng: random.Random) -> Module:
     pick = min if least else max
     return clocked(
         rng, "record", [Port(data, width), Port(valid)], [Port(out, width)],
-        f"{out} is the {'smallest' if least else 'largest'} unsigned {data} of all rising edges of clk where {valid} "
-        "was 1.",
+        f"{out} is the {'smallest' if least else 'largest'} unsigned {data} of all rising edges of clk where "
+        f"{valid} was 1.",
         declare=f"reg [{width - 1}:0] best;",
         begin=f"best <= {width}'d{start};",
         then=f"if ({valid} & ({data} {'<' if least else '>'} best)) best <= {data};",
@@ -324,8 +344,8 @@ def light(rng: random.Random) -> Module:
 
     return clocked(
         rng, "light", [Port(enable)], [Port(name) for name in shown],
-        f"One of {go}, {slow} and {stop} is 1, in this order round and round: {go} for {times[0]}, {slow} for "
-        f"{times[1]} and {stop} for {times[2]} rising edges of clk where {enable} is 1.",
+        f"One of {go}, {slow} and {stop} is 1, in this order round and round: {go} for {times[0]}, {slow} "
+        f"for {times[1]} and {stop} for {times[2]} rising edges of clk where {enable} is 1.",
         declare="reg [1:0] state;\n  reg [3:0] count;",
         begin="state <= 2'd0;\n      count <= 4'd0;",
         then=f"if ({enable}) begin\n        count <= count + 1'd1;\n        case (state)\n{nexts}"

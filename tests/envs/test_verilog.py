@@ -1,4 +1,4 @@
-"""The verilog environment: its modules and mutants against real simulations, and episodes through the loop."""
+"""The verilog environment: its modules and mutants in real simulations, and episodes through the loop."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ async def test_an_expert_that_guesses_is_seldom_right(sandbox):
     env = Verilog(difficulty=1, size=40, expert_rate=0.0)
     episodes = [await play(env, ScriptedPolicy(make_chat()), sandbox, task) for task in env.tasks("test")]
     assert not any(episode.calls for episode in episodes)
-    assert sum(episode.reward for episode in episodes) < len(episodes) / 2
+    assert [episode.reward for episode in episodes].count(1.0) < len(episodes) / 2
 
 
 @in_the_sandbox
@@ -188,7 +188,7 @@ async def test_what_solves_nothing(sandbox):
         final(str(task.metadata["faulty"])): 0.0,
         final(constant(module, "0")): 0.0,
         final(constant(module, "x")): 0.0,
-        final(f"{module.interface.header()} initial begin $display(\"PASS\"); $finish; end endmodule"): 0.0,
+        final(f'{module.interface.header()} initial begin $display("PASS"); $finish; end endmodule'): 0.0,
         final(str(task.metadata["faulty"])) + "\n" + final(task.answer): 1.0,
     }
     for text, reward in answers.items():
@@ -213,7 +213,10 @@ async def test_the_verilog_tool_is_there_where_modules_are_to_be_written(sandbox
     env = Verilog(families=["mux"], size=40)
     [task, *_] = env.tasks("test")
     top = "module top; initial begin $display(42); $finish; end endmodule"
-    steps = write_call("verilog", files={"design.v": task.answer, "top.v": top}, top="top"), final(task.answer)
+    steps = (
+        write_call("verilog", files={"design.v": task.answer, "top.v": top}, top="top"),
+        final(task.answer),
+    )
     episode = await play(env, Lines(*steps), sandbox, task)
     assert "42" in episode.calls[0].observation.text and episode.reward == 1.0
     simple = Verilog(difficulty=1, size=40)

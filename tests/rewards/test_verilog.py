@@ -71,7 +71,10 @@ async def test_each_bench_is_judged_by_itself(context):
     ("code", "words"),
     [
         ("", "inverter"),
-        ("module inverter(input [1:0] a, output [1:0] y); assign y = ; endmodule", "design.v:1: syntax error"),
+        (
+            "module inverter(input [1:0] a, output [1:0] y); assign y = ; endmodule",
+            "design.v:1: syntax error",
+        ),
         ("module other(input [1:0] a, output [1:0] y); assign y = ~a; endmodule", "inverter"),
         ("module inverter(input [1:0] b, output [1:0] y); assign y = ~b; endmodule", "port ``a''"),
         (f"{HEADER} assign y = ~b; endmodule", "b"),
@@ -96,16 +99,19 @@ ATTACKS = {
     "another bench": 'module bench2; initial $display("PASS"); endmodule ' + RIGHT.replace("~a", "a"),
     "writes outputs": f"{HEADER} integer f; {OUTPUTS.format(writes=WRITE)} assign y = 0; endmodule",
     "writes to the bench's file": f"{HEADER} initial begin #1 "
-    + "".join(f"$fdisplay({fd}, \"11\");" for fd in ("32'h80000003", "32'h80000004", "2", "1"))
+    + "".join(f'$fdisplay({fd}, "11");' for fd in ("32'h80000003", "32'h80000004", "2", "1"))
     + " end assign y = 3; endmodule",
     "forces the bench": f"{HEADER} assign y = 0; initial force bench.shown = 2'b01; endmodule",
     "skips cycles": f"{HEADER} assign y = 0; initial bench.at = bench.last; endmodule",
-    "replaces the simulation": f'{HEADER} integer f; assign y = 0; initial begin f = $fopen("simulation", "w"); '
-    '$fdisplay(f, "#! /usr/bin/vvp\\n:vpi_module \\"/workspace/x.vpi\\";"); $fflush(f); end endmodule',
-    "reads the stimuli": f'{HEADER} reg [1:0] m[0:5]; initial $readmemb("stimuli", m); assign y = m[0]; endmodule',
+    "replaces the simulation": f"{HEADER} integer f; assign y = 0; initial begin "
+    'f = $fopen("simulation", "w"); $fdisplay(f, "#! /usr/bin/vvp"); '
+    '$fdisplay(f, ":vpi_module \\"/workspace/x.vpi\\";"); $fflush(f); end endmodule',
+    "reads the stimuli": f"{HEADER} reg [1:0] m[0:5]; assign y = m[0]; "
+    'initial $readmemb("stimuli", m); endmodule',
     "includes the bench": f'`include "bench.v"\n{HEADER} assign y = 0; endmodule',
     "includes host files": f'`include "/etc/passwd"\n{RIGHT}',
-    "reads host files": f'{HEADER} reg [7:0] m[0:99]; initial $readmemh("/etc/passwd", m); assign y = m[0]; endmodule',
+    "reads host files": f"{HEADER} reg [7:0] m[0:99]; assign y = m[0]; "
+    'initial $readmemh("/etc/passwd", m); endmodule',
     "calls the system": f'{HEADER} assign y = 0; initial $system("echo 11 > outputs"); endmodule',
     "vpi": f'{HEADER} assign y = 0; initial $load_vpi("evil.vpi"); endmodule',
     "unknown bits": f"{HEADER} assign y = 2'bxx; endmodule",
@@ -152,5 +158,11 @@ async def test_a_sandbox_without_the_compiler_stops_the_run():
 def test_the_last_block_counts():
     assert extract_verilog("```verilog\nmodule a;\nendmodule\n```\n```verilog\nb\n```\n") == "b"
     assert extract_verilog("  ```Verilog\nb\n  ```") == "b"
-    for text in ("", "module a; endmodule", "```\nmodule a;\n```", "```verilog\n\n```", "```verilog\nmodule a;"):
+    for text in (
+        "",
+        "module a; endmodule",
+        "```\nmodule a;\n```",
+        "```verilog\n\n```",
+        "```verilog\nmodule a;",
+    ):
         assert extract_verilog(text) is None
