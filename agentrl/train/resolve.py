@@ -27,8 +27,14 @@ def resolve(config: TrainConfig, *, model: str, run: str) -> DictConfig:
         run: the run folder.
 
     Raises:
-        ConfigError: a ``verl.`` key that verl does not have, with its nearest neighbours.
+        ConfigError: a ``verl.`` key that verl does not have, with its nearest neighbours; or a setting that
+            is for evaluations alone.
     """
+    if config.rollout.agent_sampling != "run":
+        raise ConfigError(
+            f"rollout.agent_sampling={config.rollout.agent_sampling} would train on turns that the policy "
+            "did not draw as the run says. It is for agentrl eval; leave it out."
+        )
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf, open_dict
 

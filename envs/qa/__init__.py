@@ -11,7 +11,7 @@ from typing import Literal
 
 from agentrl import ConfigError, Env, Expert, Reward, Task, call, say
 from agentrl.envs.qa import factbook
-from agentrl.envs.qa.hotpot import NAMES, OnBadRow, Questions
+from agentrl.envs.qa.hotpot import SPLITS, OnBadRow, Questions
 from agentrl.envs.qa.questions import KINDS, checked_kinds, make_tasks
 from agentrl.rewards.qa import answer_format, exact, f1
 from agentrl.tools.open_document import OpenDocument
@@ -104,7 +104,7 @@ class QA(Env):
             ConfigError: the split is unknown.
             DataError: ``data`` cannot be read.
         """
-        if split not in NAMES:
+        if split not in SPLITS:
             raise ConfigError(f"There is no split {split!r}; there are 'train' and 'test'.")
         if split not in self._splits:
             if self.rows is None:
