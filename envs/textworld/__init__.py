@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from agentrl import ConfigError, Expert, InfrastructureError, Observation, Task, ToolError, call, tool
+from agentrl import ConfigError, Expert, InfrastructureError, Observation, Task, ToolError, call, say, tool
 from agentrl.envs.stepping import Stepping
 from agentrl.envs.textworld.games import SHAPES, Game, Games
 
@@ -39,7 +39,7 @@ class TextWorld(Stepping):
         difficulty: 1 (one room, one command solves it), 2 (three rooms, three) or 3 (six rooms, six).
         size: games of the train split; the test split has a quarter of it, at most 256.
         seed: other seeds make other games.
-        expert_rate: the share of its commands for which the expert follows the walkthrough.
+        expert_rate: the share of episodes in which the expert follows the walkthrough.
 
     Raises:
         ConfigError: an option does not fit, or TextWorld is not installed.
@@ -95,15 +95,11 @@ class TextWorld(Stepping):
         return result.stdout
 
     def expert(self, task: Task, rng: random.Random) -> Expert:
-        """Follows the walkthrough, or now and then looks around instead, for ever."""
+        """Follows the walkthrough, or looks around and gives up."""
         assert self.game is not None
-        for command in self.game.walkthrough:
-            while rng.random() >= self.expert_rate:
-                yield call("act", command=rng.choice(IDLE))
-            yield call("act", command=command)
-        while True:
+        if rng.random() < self.expert_rate:
+            for command in self.game.walkthrough:
+                yield call("act", command=command)
+        else:
             yield call("act", command="look")
-
-
-IDLE = ("look", "inventory")
-"""What the expert does when it does not follow the walkthrough."""
+        yield say("Done.")

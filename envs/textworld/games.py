@@ -22,6 +22,8 @@ KEPT = 256
 
 MAKE_SECONDS = 120.0
 
+MAKER = Path(__file__).with_name("make.py")
+
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
@@ -87,7 +89,7 @@ class Games:
 
     async def _found(self, seed: int) -> Game:
         wanted = json.dumps({**dataclasses.asdict(self.shape), "seed": seed})
-        code = Path(__file__).with_name("make.py").read_text()
+        code = MAKER.read_text()
         place = _cache() / hashlib.sha256(f"{self._version}\n{code}\n{wanted}".encode()).hexdigest()[:20]
         if not place.is_dir():
             await _make(wanted, place)
@@ -112,7 +114,7 @@ async def _make(wanted: str, place: Path) -> None:
 
 async def _run(wanted: str, folder: Path) -> None:
     maker = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "agentrl.envs.textworld.make", wanted, str(folder),
+        sys.executable, str(MAKER), wanted, str(folder),
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:

@@ -1,4 +1,4 @@
-"""Makes a game: ``python -m agentrl.envs.textworld.make '{"rooms": 3, …}' FOLDER`` writes ``game.z8`` and ``game.json``.
+"""Makes a game: ``python make.py '{"rooms": 3, …}' FOLDER`` writes ``game.z8`` and ``game.json``.
 
 A process of its own, because making one takes all of a processor for a second or two.
 """
