@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from agentrl.chat import Chat
 from agentrl.env import Env
-from agentrl.errors import SandboxUnavailable
+from agentrl.errors import ModelUnsupported, SandboxUnavailable
 from agentrl.rollout import derive_seed, succeeded
 from agentrl.train import tiny
 from agentrl.train.demonstrate import demonstrate, examples
@@ -76,6 +76,7 @@ def warmup(
     batch_size: int = 64,
     learning_rate: float = 4e-3,
     start: Path | None = None,
+    vocabulary: int | None = None,
     sandbox: Sandbox | None = None,
     progress: OnProgress | None = None,
 ) -> WarmupReport:
@@ -91,7 +92,11 @@ def warmup(
         steps: of the optimizer, ``batch_size`` rows each.
         demonstrations: episodes that are played.
         learning_rate: its peak.
-        start: the model folder to begin with; by default a new model with a vocabulary of its own.
+        start: the model folder to begin with; by default a new model.
+        vocabulary: learn one of at most so many tokens from the demonstrations' text. By default a new model
+            has one of :data:`agentrl.train.tiny.VOCABULARY`, and ``start`` keeps its own. With its own
+            vocabulary an environment's texts are short; ``start`` is then a small policy of agentrl's, and
+            lends its layers.
         sandbox: where tools open sessions, closed at the end; by default this machine's, where it has one.
         progress: told after every episode and every step.
 
@@ -107,7 +112,8 @@ def warmup(
     def episodes(done: int) -> None:
         told(Progress("demonstrations", done, demonstrations))
 
-    tokenizer, model, played = asyncio.run(_prepare(env, seed, demonstrations, start, sandbox, episodes))
+    begin = _Beginning(start, vocabulary)
+    tokenizer, model, played = asyncio.run(_prepare(env, seed, demonstrations, begin, sandbox, episodes))
     losses = fit(
         model, examples(played, tiny.CONTEXT), steps=steps, batch_size=batch_size,
         learning_rate=learning_rate, seed=seed,
@@ -126,28 +132,33 @@ def warmup(
     )
 
 
+@dataclass(frozen=True)
+class _Beginning:
+    """The model folder to begin with, if any, and the size of the vocabulary to learn, if any."""
+
+    start: Path | None
+    vocabulary: int | None
+
+
 async def _prepare(
     env: Env,
     seed: int,
     count: int,
-    start: Path | None,
+    begin: _Beginning,
     sandbox: Sandbox | None,
     progress: Callable[[int], None],
 ) -> tuple[Any, Any, list[Trajectory]]:
     """The tokenizer, the model to begin with, and the demonstrations."""
     async with AsyncExitStack() as stack:
         sandbox = await _entered(stack, sandbox)
-        if start is None:
-            tokenizer, model = await _new(env, seed, sandbox)
+        if begin.start is None or begin.vocabulary is not None:
+            tokenizer, model = await _with_vocabulary(env, seed, begin, sandbox)
             chat = tiny.chat(tokenizer)
         else:
-            tokenizer, model = tiny.load(start)
-            chat = Chat.load(str(start))
-        return (
-            tokenizer,
-            model,
-            await demonstrate(env, chat, count, seed=seed, sandbox=sandbox, progress=progress),
-        )
+            tokenizer, model = tiny.load(begin.start)
+            chat = Chat.load(str(begin.start))
+        played = await demonstrate(env, chat, count, seed=seed, sandbox=sandbox, progress=progress)
+        return tokenizer, model, played
 
 
 async def _entered(stack: AsyncExitStack, sandbox: Sandbox | None) -> Sandbox | None:
@@ -160,11 +171,22 @@ async def _entered(stack: AsyncExitStack, sandbox: Sandbox | None) -> Sandbox | 
         return None
 
 
-async def _new(env: Env, seed: int, sandbox: Sandbox | None) -> tuple[Any, Any]:
-    """A fresh model, with a vocabulary learnt from what episodes of the environment look like."""
+async def _with_vocabulary(
+    env: Env, seed: int, begin: _Beginning, sandbox: Sandbox | None
+) -> tuple[Any, Any]:
+    """A vocabulary learnt from what episodes of the environment look like, and the model for it."""
     byte_level = tiny.chat(tiny.make_tokenizer())
     vocabulary_seed = derive_seed(seed, "vocabulary")
     played = await demonstrate(env, byte_level, VOCABULARY_EPISODES, seed=vocabulary_seed, sandbox=sandbox)
     rows = examples(played, longest=sys.maxsize)
-    tokenizer = tiny.make_tokenizer(byte_level.decode(ids) for ids, _ in rows)
-    return tokenizer, tiny.make_model(tokenizer, seed)
+    texts = (byte_level.decode(ids) for ids, _ in rows)
+    tokenizer = tiny.make_tokenizer(texts, begin.vocabulary or tiny.VOCABULARY)
+    if begin.start is None:
+        return tokenizer, tiny.make_model(tokenizer, seed)
+    known, model = tiny.load(begin.start)
+    if model.config.model_type != tiny.MODEL_TYPE:
+        raise ModelUnsupported(
+            f"vocabulary={begin.vocabulary} needs a small policy of agentrl's to begin with, and "
+            f"{begin.start} is a {model.config.model_type} model. Leave vocabulary out: it keeps its own."
+        )
+    return tokenizer, tiny.with_vocabulary(model, known, tokenizer)
