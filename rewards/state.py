@@ -1,7 +1,7 @@
 """Judging by what an episode leaves behind: the state of its world, compared with what was asked for.
 
-A state is data as JSON has it. Its *facts* are its leaves by path, such as ``orders.4821.status``; a list is one
-leaf. What a task wants is given as facts too, ``None`` for those that are to be gone.
+A state is data as JSON has it. Its *facts* are its leaves by path, such as ``orders.4821.status``; a list is
+one leaf. What a task wants is given as facts too, ``None`` for those that are to be gone.
 """
 
 from __future__ import annotations

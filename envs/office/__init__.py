@@ -1,4 +1,4 @@
-"""An office assistant: requests that follow each other, met by composing tools for calendar, files and messages.
+"""An office assistant: requests that follow each other, met by tools for calendar, files and messages.
 
 An episode is solved when all is as it should be in the end, and nothing else has changed.
 """
@@ -20,8 +20,9 @@ SIZES = {1: (3, 0, 0), 2: (6, 4, 6), 3: (8, 6, 8)}
 TOOLS = {1: ["events", "move_event"]}
 SHORT = "Look up the event, then move it."
 PROMPT = (
-    "You are an assistant with tools for the user's calendar, files and messages. Do exactly what is asked, and "
-    "nothing else. Days are Mon to Fri, hours 8 to 17. When a request is done, say so; another one may follow."
+    "You are an assistant with tools for the user's calendar, files and messages. Do exactly what is asked, "
+    "and nothing else. Days are Mon to Fri, hours 8 to 17. When a request is done, say so; another one may "
+    "follow."
 )
 
 
@@ -29,8 +30,8 @@ class Office(Env):
     """Requests about a calendar, files and messages, judged by the state that is left behind.
 
     Args:
-        difficulty: 1 (move one event), 2 (two requests in a row, of one or two kinds of tool) or 3 (three, some
-            of which need several lookups).
+        difficulty: 1 (move one event), 2 (two requests in a row, of one or two kinds of tool) or 3 (three,
+            some of which need several lookups).
         size: tasks of the train split; the test split has a quarter of it, at most 256.
         seed: other seeds make other offices.
         expert_rate: the share of episodes in which the expert looks before it acts.
@@ -49,9 +50,7 @@ class Office(Env):
         if difficulty not in PLANS:
             raise ConfigError(f"difficulty={difficulty!r} must be 1, 2 or 3.")
         if size < 4 or not 0 <= expert_rate <= 1:
-            raise ConfigError(
-                f"size={size} must be at least 4, and expert_rate={expert_rate} from 0 to 1."
-            )
+            raise ConfigError(f"size={size} must be at least 4, and expert_rate={expert_rate} from 0 to 1.")
         self.difficulty, self.size, self.seed, self.expert_rate = difficulty, size, seed, expert_rate
         self._splits: dict[str, list[Task]] = {}
 
@@ -211,7 +210,10 @@ class Office(Env):
     def solved(self, episode: Trajectory) -> bool:
         """Whether all is as wanted and nothing else has changed."""
         found = self._compared(episode)
-        episode.metadata["missing"], episode.metadata["collateral"] = list(found.missing), list(found.collateral)
+        episode.metadata["missing"], episode.metadata["collateral"] = (
+            list(found.missing),
+            list(found.collateral),
+        )
         return found.reached
 
     @reward(weight=0)
@@ -225,10 +227,11 @@ class Office(Env):
     # ---- the expert -----------------------------------------------------------------------------
 
     def expert(self, task: Task, rng: random.Random) -> Expert:
-        """Looks before it acts, or else leaves out the looking and takes any event for the one that is meant."""
+        """Looks before it acts, or else leaves out the looking and takes any event for the right one."""
         careful = rng.random() < self.expert_rate
         for steps, looks in zip(task.metadata["steps"], task.metadata["looks"], strict=True):
             for name, arguments in steps if careful else steps[looks:]:
-                guess = {} if careful or "event_id" not in arguments else {"event_id": str(rng.randint(10, 99))}
-                yield call(name, **{**arguments, **guess})
+                if not careful and "event_id" in arguments:
+                    arguments = {**arguments, "event_id": str(rng.randint(10, 99))}
+                yield call(name, **arguments)
             yield say("Done.")

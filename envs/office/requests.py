@@ -59,7 +59,9 @@ def _move_and_tell(state: world.State, rng: random.Random) -> Request | None:
     text = f"The {event['title']} is now on {day} at {hour}."
     say = f"Move the {event['title']} to {day} {hour} and send everybody in it the message: {text}"
     does: list[Step] = [("move_event", {"event_id": number, "day": day, "hour": hour})]
-    return Request(say, [("events", {})], does + [("send", {"to": name, "text": text}) for name in event["people"]])
+    return Request(
+        say, [("events", {})], does + [("send", {"to": name, "text": text}) for name in event["people"]]
+    )
 
 
 def _cancel_with(state: world.State, rng: random.Random) -> Request | None:
@@ -86,7 +88,9 @@ def _forward(state: world.State, rng: random.Random) -> Request | None:
         return None
     path, name = rng.choice(sorted(state["files"])), rng.choice(world.PEOPLE)
     say = f"Send {name} what is in {path}, word for word."
-    return Request(say, [("read_file", {"path": path})], [("send", {"to": name, "text": state["files"][path]})])
+    return Request(
+        say, [("read_file", {"path": path})], [("send", {"to": name, "text": state["files"][path]})]
+    )
 
 
 def _archive(state: world.State, rng: random.Random) -> Request | None:
@@ -108,13 +112,15 @@ def _book(state: world.State, rng: random.Random) -> Request | None:
     title = f"talk about the {rng.choice(world.TOPICS)}"
     if not free:
         return None
-    say = f"Add the event '{title}' with {name} on {day}, at the first full hour from 8 on when both of us are free."
+    say = (
+        f"Add the event '{title}' with {name} on {day}, at the first hour from 8 on when both of us are free."
+    )
     looks: list[Step] = [("events", {"day": day}), ("busy", {"name": name, "day": day})]
     what = {"title": title, "day": day, "hour": free[0], "people": name}
     return Request(say, looks, [("add_event", what)])
 
 
-def _tell_free(state: world.State, rng: random.Random) -> Request | None:
+def _write_down(state: world.State, rng: random.Random) -> Request | None:
     if (found := _event(state, rng)) is None:
         return None
     number, event = found
@@ -123,11 +129,13 @@ def _tell_free(state: world.State, rng: random.Random) -> Request | None:
         return None
     text = f"{event['title']}: {event['day']} {event['hour']}, {', '.join(event['people'])}"
     say = (
-        f"Write when and with whom the {event['title']} is into {path}, as 'title: day hour, names', and delete it "
-        "from the calendar."
+        f"Write when and with whom the {event['title']} is into {path}, as 'title: day hour, names', and delete "
+        "it from the calendar."
     )
     looks: list[Step] = [("events", {})]
-    return Request(say, looks, [("write_file", {"path": path, "text": text}), ("delete_event", {"event_id": number})])
+    return Request(
+        say, looks, [("write_file", {"path": path, "text": text}), ("delete_event", {"event_id": number})]
+    )
 
 
 FORMS: Mapping[str, Form] = {
@@ -138,7 +146,7 @@ FORMS: Mapping[str, Form] = {
     "forward": _forward,
     "archive": _archive,
     "book": _book,
-    "write down": _tell_free,
+    "write down": _write_down,
 }
 
 PLANS: Mapping[int, tuple[Sequence[str], int]] = {
@@ -150,7 +158,7 @@ PLANS: Mapping[int, tuple[Sequence[str], int]] = {
 
 
 def draw(state: world.State, forms: Sequence[str], count: int, rng: random.Random) -> list[Request]:
-    """Requests one after the other, each for the office as those before leave it. Changes ``state`` to its end."""
+    """Requests in a row, each for the office as those before leave it; ``state`` becomes its end."""
     drawn: list[Request] = []
     while len(drawn) < count:
         request = FORMS[rng.choice(list(forms))](state, rng)

@@ -43,12 +43,12 @@ def make(rng: random.Random, events: int, files: int, letters: int) -> State:
     slots = rng.sample([(day, hour) for day in DAYS for hour in HOURS], events)
     titles = rng.sample(TITLES, events)
     week = {
-        str(next(numbers)): {"title": title, "day": day, "hour": hour, "people": sorted(rng.sample(PEOPLE, rng.randint(1, 3)))}
+        str(next(numbers)): {
+            "title": title, "day": day, "hour": hour, "people": sorted(rng.sample(PEOPLE, rng.randint(1, 3))),
+        }
         for title, (day, hour) in zip(titles, slots, strict=True)
     }  # fmt: skip
-    busy = {
-        name: {day: sorted(rng.sample(HOURS, rng.randint(2, 6))) for day in DAYS} for name in PEOPLE
-    }
+    busy = {name: {day: sorted(rng.sample(HOURS, rng.randint(2, 6))) for day in DAYS} for name in PEOPLE}
     written = {}
     for topic in rng.sample(TOPICS, min(files, len(TOPICS))):
         written[f"{rng.choice(FOLDERS)}/{topic}.txt"] = sentence(rng, rng.choice(TOPICS))
@@ -177,11 +177,10 @@ def send(state: State, to: str, text: str) -> str:
     return "Sent."
 
 
-ACTIONS: Mapping[str, Callable[..., str]] = {
-    each.__name__: each
-    for each in (events, add_event, move_event, delete_event, busy, list_files, read_file, write_file, move_file,
-                 inbox, send)
-}  # fmt: skip
+_ALL = (events, add_event, move_event, delete_event, busy, list_files, read_file, write_file, move_file,
+        inbox, send)  # fmt: skip
+ACTIONS: Mapping[str, Callable[..., str]] = {each.__name__: each for each in _ALL}
+"""By the names that tools have."""
 
 
 def _known(value: Any, values: Any, what: str) -> Any:

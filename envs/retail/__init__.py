@@ -24,13 +24,14 @@ SIZES: Mapping[int, tuple[int, int, int]] = {1: (2, 2, 1), 2: (4, 4, 2), 3: (6, 
 TOOLS = {1: ["find_user", "cancel_order"]}
 SHORT = "Find the user. Ask before you cancel."
 POLICY = f"""You serve customers of a shop. The rules:
-- Find the customer with find_user first, by e-mail, or by name and postcode, as they give them. Look at and change
-  the orders of this customer only.
-- Before every change, name the ids of the order and the items (and a new address) in a question. Make the change only
-  after the customer's yes.
+- Find the customer with find_user first, by e-mail, or by name and postcode, as they give them. Look at and
+  change the orders of this customer only.
+- Before every change, name the ids of the order and the items (and a new address) in a question. Make the
+  change only after the customer's yes.
 - Pending orders can be cancelled, and their address changed. Others cannot.
 - Items of orders delivered at most {shop.RETURN_DAYS} days ago can be returned.
-- Items of these, and of pending orders, can be exchanged for another variant of the same product that is in stock.
+- Items of these, and of pending orders, can be exchanged for another variant of the same product that is in
+  stock.
 - What the rules do not allow you decline: say that you cannot do it, and do nothing else instead.
 - One thing at a time. Say when it is done, and wait for what comes next."""
 
@@ -182,7 +183,9 @@ class Retail(Env):
         for item, held in order["items"].items():
             found = shop.variant(self.state, item)
             assert found is not None
-            lines.append(f"item {item}: {found['variant']} {found['product']}, {found['price']}, {held['state']}")
+            lines.append(
+                f"item {item}: {found['variant']} {found['product']}, {found['price']}, {held['state']}"
+            )
         return "\n".join(lines)
 
     @tool
@@ -193,7 +196,9 @@ class Retail(Env):
             product: its name, such as lamp
         """
         if product not in self.state["products"]:
-            raise ToolError(f"There is no product {product[:40]!r}; there are {', '.join(self.state['products'])}.")
+            raise ToolError(
+                f"There is no product {product[:40]!r}; there are {', '.join(self.state['products'])}."
+            )
         return "\n".join(
             f"item {item}: {each['variant']}, {each['price']}, {'in stock' if each['stock'] else 'sold out'}"
             for item, each in self.state["products"][product].items()
@@ -273,7 +278,10 @@ class Retail(Env):
     def reached(self, episode: Trajectory) -> bool:
         """Whether the database is as wanted, with nothing else changed."""
         found = compare(self.start, facts(self.state), episode.task.answer)
-        episode.metadata["missing"], episode.metadata["collateral"] = list(found.missing), list(found.collateral)
+        episode.metadata["missing"], episode.metadata["collateral"] = (
+            list(found.missing),
+            list(found.collateral),
+        )
         return found.reached
 
     @reward(weight=0)
@@ -328,7 +336,8 @@ def _question(goal: Goal) -> Message:
     order, *more = goal.arguments.values()
     asked = {
         "cancel_order": "Cancel order {0}?", "change_address": "Send order {0} to {1}?",
-        "return_item": "Return item {1} of order {0}?", "exchange_item": "Exchange item {1} of order {0} for {2}?",
+        "return_item": "Return item {1} of order {0}?",
+        "exchange_item": "Exchange item {1} of order {0} for {2}?",
     }  # fmt: skip
     return say(asked[goal.tool].format(order, *more))
 

@@ -52,7 +52,9 @@ class Visit:
         """Whether the customer said yes to a message that names all of these."""
         pairs = zip(self.talk, self.talk[1:], strict=False)
         return any(
-            asked["role"] == "assistant" and agrees(str(answer["content"])) and names(str(asked["content"]), mentions)
+            asked["role"] == "assistant"
+            and agrees(str(answer["content"]))
+            and names(str(asked["content"]), mentions)
             for asked, answer in pairs
         )
 
@@ -70,7 +72,7 @@ class Customer(Protocol):
 
 
 class Scripted:
-    """Follows the goals in their order and says yes to what names a goal's own details, and to nothing else."""
+    """Follows the goals in their order and says yes to what names a goal's details, and to nothing else."""
 
     async def answer(self, visit: Visit, state: shop.State, start: dict[str, Any]) -> str | None:
         """The customer's next words, by what was said last and what has been done."""
@@ -115,7 +117,8 @@ class Played:
         """The model's next words. Raises InfrastructureError where it gives none."""
         requests = "\n".join(f"{number}. {goal.say}" for number, goal in enumerate(visit.goals, 1))
         part = (
-            f"You are a customer of a shop. Only when asked who you are you say: {visit.identity}\nWhat you want, "
-            f"one after the other, the next only when the one before is settled or was declined:\n{requests}"
+            f"You are a customer of a shop. Only when asked who you are you say: {visit.identity}\nWhat you "
+            "want, one after the other, the next only when the one before is settled or was declined:\n"
+            f"{requests}"
         )
         return await self.user.answer(part, visit.talk)

@@ -1,4 +1,4 @@
-"""What customers want: requests drawn from a shop, each with the change that meets it, or the reason why none does."""
+"""What customers want: requests drawn from a shop, each with the change that meets it, if any may."""
 
 from __future__ import annotations
 
@@ -103,9 +103,11 @@ KINDS: Mapping[str, Maker] = {**CHANGES, "price": _price}
 
 PLANS: Mapping[int, Sequence[Sequence[str]]] = {
     1: (("cancel",),),
-    2: (("cancel",), ("address",), ("return",), ("exchange",), ("price", "return"), ("cancel", "exchange")),
-    3: (("cancel", "exchange", "price"), ("-return", "exchange", "address"), ("-cancel", "return", "exchange"),
-        ("-exchange", "cancel"), ("price", "-address", "return"), ("return", "-exchange", "cancel", "price")),
+    2: (("cancel",), ("address",), ("return",), ("exchange",), ("price", "return"),
+        ("cancel", "exchange")),
+    3: (("cancel", "exchange", "price"), ("-return", "exchange", "address"),
+        ("-cancel", "return", "exchange"), ("-exchange", "cancel"), ("price", "-address", "return"),
+        ("return", "-exchange", "cancel", "price")),
 }  # fmt: skip
 """By difficulty: kinds of goals in their order; those with a minus are to be declined."""
 
@@ -126,7 +128,9 @@ def draw(state: shop.State, user: str, plan: Sequence[str], rng: random.Random) 
 
 
 def _overlap(goal: Goal, others: Sequence[Goal]) -> bool:
-    return any(goal.tool and goal.arguments["order_id"] == other.arguments.get("order_id") for other in others)
+    return any(
+        goal.tool and goal.arguments["order_id"] == other.arguments.get("order_id") for other in others
+    )
 
 
 def wanted(state: shop.State, goals: Sequence[Goal]) -> dict[str, Any]:

@@ -15,16 +15,27 @@ State = dict[str, Any]
 RETURN_DAYS = 30
 
 PRODUCTS: Mapping[str, tuple[str, ...]] = {
-    "lamp": ("black", "white", "brass"), "mug": ("blue", "green", "white"), "kettle": ("steel", "red", "black"),
-    "chair": ("oak", "black", "white"), "tent": ("green", "orange", "grey"), "watch": ("silver", "gold", "black"),
+    "lamp": ("black", "white", "brass"), "mug": ("blue", "green", "white"),
+    "kettle": ("steel", "red", "black"),
+    "chair": ("oak", "black", "white"), "tent": ("green", "orange", "grey"),
+    "watch": ("silver", "gold", "black"),
     "jacket": ("blue", "grey", "red"), "boots": ("brown", "black", "tan"), "desk": ("oak", "walnut", "white"),
     "radio": ("red", "black", "cream"), "clock": ("white", "oak", "steel"), "scarf": ("red", "green", "grey"),
 }  # fmt: skip
 """And the variants of each."""
 
-NAMES = ("Ada Byron", "Ben Okoro", "Cleo Marsh", "Dan Silva", "Eva Lindt", "Finn Moran", "Gia Rossi", "Hal Weber",
-         "Ida Novak", "Jon Reyes", "Kim Tanaka", "Leo Brandt", "Mia Costa", "Ned Avery", "Ola Berg", "Pia Haas")  # fmt: skip
-STREETS = ("Mill Road", "Park Lane", "High Street", "Elm Avenue", "Station Road", "Church Lane", "Harbour Way")
+NAMES = ("Ada Byron", "Ben Okoro", "Cleo Marsh", "Dan Silva", "Eva Lindt", "Finn Moran", "Gia Rossi",
+         "Hal Weber", "Ida Novak", "Jon Reyes", "Kim Tanaka", "Leo Brandt", "Mia Costa",
+         "Ned Avery", "Ola Berg", "Pia Haas")  # fmt: skip
+STREETS = (
+    "Mill Road",
+    "Park Lane",
+    "High Street",
+    "Elm Avenue",
+    "Station Road",
+    "Church Lane",
+    "Harbour Way",
+)
 STATUSES = ("pending", "shipped", "delivered", "delivered")
 
 
@@ -44,7 +55,9 @@ def make(rng: random.Random, users: int, orders: int, items: int) -> State:
     numbers = iter(rng.sample(range(1000, 10_000), 500))
     products = {
         product: {
-            str(next(numbers)): {"variant": variant, "price": f"{rng.randint(500, 9900) / 100:.2f}", "stock": True}
+            str(next(numbers)): {
+                "variant": variant, "price": f"{rng.randint(500, 9900) / 100:.2f}", "stock": True,
+            }
             for variant in variants
         }
         for product, variants in PRODUCTS.items()

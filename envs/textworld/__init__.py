@@ -26,7 +26,9 @@ LIMITS: dict[str, Any] = {
 }
 
 _COMMAND = re.compile(r"[A-Za-z][A-Za-z0-9' -]{0,99}")
-_OUT_OF_WORLD = frozenset("quit q restart restore save script transcript verify version undo".split())
+_OUT_OF_WORLD = frozenset(
+    ["quit", "q", "restart", "restore", "save", "script", "transcript", "verify", "version", "undo"]
+)
 """What would be told to the interpreter rather than to the story."""
 
 

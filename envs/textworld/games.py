@@ -71,7 +71,9 @@ class Games:
 
     def __init__(self, shape: Shape) -> None:
         try:
-            self._version = f"{importlib.metadata.version('textworld')} {importlib.metadata.version('jericho')}"
+            self._version = (
+                f"{importlib.metadata.version('textworld')} {importlib.metadata.version('jericho')}"
+            )
         except importlib.metadata.PackageNotFoundError as problem:
             raise ConfigError(
                 "The games of textworld need textworld and jericho: pip install 'agentrl[textworld]'."

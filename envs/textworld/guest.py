@@ -1,11 +1,12 @@
 """The game itself: runs inside the sandbox session of an episode, which plays its story file there.
 
-Its text becomes the session's first cell; ``begin`` and ``act`` are the later ones. Each prints JSON.
+Its text becomes the session's first cell; ``begin`` and ``act`` are the later ones. Each answers with JSON.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 from typing import Any
 
@@ -15,22 +16,26 @@ game: Any = None
 
 
 def begin(seed: int) -> None:
-    """Start the story in the working folder and print its first room."""
+    """Start the story in the working folder and tell its first room."""
     import jericho
 
     global game  # the cells of a session share it
     warnings.simplefilter("ignore")  # jericho knows no walkthrough for games of ours
     game = jericho.FrotzEnv("game.z8", seed=seed)
     text, _ = game.reset()
-    print(json.dumps({"text": cleaned(text[max(0, text.find("-= ")) :]), "won": False, "over": False}))
+    tell(text[max(0, text.find("-= ")) :], won=False, over=False)
 
 
 def act(command: str) -> None:
-    """Give the story a command and print what comes of it."""
+    """Give the story a command and tell what comes of it."""
     text, _, halted, _ = game.step(command)
     won, lost = WON in text, LOST in text
-    over = won or lost or bool(halted)
-    print(json.dumps({"text": cleaned(text), "won": won, "over": over}))
+    tell(text, won=won, over=won or lost or bool(halted))
+
+
+def tell(text: str, *, won: bool, over: bool) -> None:
+    """Answer the host."""
+    sys.stdout.write(json.dumps({"text": cleaned(text), "won": won, "over": over}))
 
 
 def cleaned(text: str) -> str:
