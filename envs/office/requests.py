@@ -129,8 +129,8 @@ def _write_down(state: world.State, rng: random.Random) -> Request | None:
         return None
     text = f"{event['title']}: {event['day']} {event['hour']}, {', '.join(event['people'])}"
     say = (
-        f"Write when and with whom the {event['title']} is into {path}, as 'title: day hour, names', and delete "
-        "it from the calendar."
+        f"Write when and with whom the {event['title']} is into {path}, as 'title: day hour, names', and "
+        "delete it from the calendar."
     )
     looks: list[Step] = [("events", {})]
     return Request(
