@@ -2,10 +2,11 @@
 
     python -m benchmarks.worlds [--games 64] [--light 4096] [--json]
 
-Every episode of a world is begun before the first goes on, so that all are held at once; then each is played to
-its end by the environment's expert, calls going through the tools' own checks. The games stand beside TextWorld
-used directly: as many games in one process, unconfined, the same commands. Games are made before anything is
-measured. Memory is the proportional set size of this process and all below it, above what it was before.
+Every episode of a world is begun before the first goes on, so that all are held at once; then each is played
+to its end by the environment's expert, calls going through the tools' own checks. The games stand beside
+TextWorld used directly: as many games in one process, unconfined, the same commands. Games are made before
+anything is measured. Memory is the proportional set size of this process and all below it, above what it was
+before.
 """
 
 from __future__ import annotations

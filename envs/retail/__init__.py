@@ -11,7 +11,7 @@ from typing import Any
 
 from agentrl import ConfigError, Env, Expert, Message, Task, ToolError, Trajectory, call, reward, say, tool
 from agentrl.envs.retail import shop
-from agentrl.envs.retail.customer import Customer, Played, Scripted, Visit, names
+from agentrl.envs.retail.customer import Customer, Played, Scripted, Visit, names, tells
 from agentrl.envs.retail.goals import PLANS, Goal, as_data, draw, wanted
 from agentrl.envs.users import ModelUser
 from agentrl.rewards.endpoint import Endpoint
@@ -293,8 +293,8 @@ class Retail(Env):
     @reward(weight=0)
     def told(self, episode: Trajectory) -> bool:
         """Whether all that the customer asked was told."""
-        told = [goal.told for goal in self.visit.goals if goal.told]
-        return names("\n".join(self.visit.said("assistant")), told)
+        said = self.visit.said("assistant")
+        return all(any(tells(text, goal.told) for text in said) for goal in self.visit.goals if goal.told)
 
     # ---- the expert -----------------------------------------------------------------------------
 

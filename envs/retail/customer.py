@@ -15,6 +15,7 @@ from agentrl.rewards.state import changes, facts
 _WHO = re.compile(r"\b(e-?mail|name|postcode|zip|identi\w+|verify|who)\b", re.IGNORECASE)
 _NO = re.compile(r"\b(can ?not|can't|unable|not possible|not allowed|not eligible|sorry)\b", re.IGNORECASE)
 _NUMBER = re.compile(r"\b\d{4}\b")
+_PRICE = re.compile(r"\d+\.\d\d")
 
 
 @dataclass
@@ -64,6 +65,11 @@ def names(text: str, mentions: list[str]) -> bool:
     return all(re.search(rf"(?<!\w){re.escape(each)}(?!\w)", text, re.IGNORECASE) for each in mentions)
 
 
+def tells(text: str, price: str) -> bool:
+    """Whether a text names this price, and no other: who lists them all has told none."""
+    return set(_PRICE.findall(text)) == {price}
+
+
 class Customer(Protocol):
     """Who answers the policy. Holds nothing of an episode: that is in the visit."""
 
@@ -91,7 +97,7 @@ class Scripted:
     @staticmethod
     def _settled(goal: Goal, heard: str, state: shop.State, start: dict[str, Any]) -> bool:
         if goal.told:
-            return names(heard, [goal.told])
+            return tells(heard, goal.told)
         if goal.refused:
             return _NO.search(heard) is not None
         order = f"orders.{goal.arguments['order_id']}."

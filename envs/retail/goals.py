@@ -20,7 +20,7 @@ class Goal:
         say: the request, in the customer's words.
         tool, arguments: the call that meets it; without a tool, it is a question.
         mentions: what a message that asks for the customer's yes has to name.
-        told: what the policy has to say, for a question.
+        told: the price that the policy has to name, for a question.
         refused: whether the rules forbid it, so that it is to be declined.
     """
 
@@ -93,13 +93,13 @@ def _judged(state: shop.State, say: str, tool: str, arguments: dict[str, str]) -
     return Goal(say, tool, arguments, list(arguments.values()), refused=refused)
 
 
-CHANGES: Mapping[str, Maker] = {
+KINDS: Mapping[str, Maker] = {
     "cancel": _cancel,
     "address": _address,
     "return": _return,
     "exchange": _exchange,
+    "price": _price,
 }
-KINDS: Mapping[str, Maker] = {**CHANGES, "price": _price}
 
 PLANS: Mapping[int, Sequence[Sequence[str]]] = {
     1: (("cancel",),),

@@ -7,7 +7,7 @@ import copy
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentrl.rewards.memo import Memo
@@ -38,6 +38,7 @@ def test_what_is_wanted_missing_and_done_beside() -> None:
     assert compare(start, start, wanted).share == 0.0
 
 
+@settings(max_examples=50, deadline=None)
 @given(states, states)
 def test_changes_lead_from_one_state_to_the_other_and_nowhere_else(start: Any, end: Any) -> None:
     first, last = facts(start), facts(end)
