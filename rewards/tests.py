@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from agentrl import DataError, ToolContext
 from agentrl.rewards.guarded import guarded_uses, names_of
 from agentrl.tools.repo.archive import Tree, tar
-from agentrl.tools.repo.testing import LOADING_SECONDS, Report, read, request
+from agentrl.tools.repo.testing import LOADING_SECONDS, PLAIN, Report, read, request
 
 Changes = Mapping[str, bytes | None]
 """Files by their paths as a change leaves them; ``None``: removed."""
@@ -153,7 +153,7 @@ async def _run(
     first, last = controls
     run = [first, *dict.fromkeys(name.partition("::")[0] for name in names), last]
     wall = seconds * WAITING
-    program, sent = request(run, wall, archive=archive)
+    program, sent = request(run, wall, archive=archive, options=PLAIN)
     result = await context.run(
         program,
         stdin=sent,
@@ -162,7 +162,7 @@ async def _run(
         cpu_seconds=seconds + LOADING_SECONDS,
         memory_mb=memory_mb,
         disk_mb=2 * (len(archive) >> 20) + 64,
-        inodes=4 * len(files) + 1024,
+        inodes=1 << (4 * len(files) + 1024).bit_length(),  # few different sizes: equal sandboxes are kept ready
         output_bytes=8 << 20,
     )
     return read(result), [f"{name}::test_control" for name in controls]

@@ -21,6 +21,8 @@ MOST_MESSAGE = 2000
 """Characters of what a failing test says."""
 
 PROGRAM = "guest_tests.py"
+PLAIN = ("--assert=plain",)
+"""Options for a run whose failures nobody reads: rewriting assertions takes longer than most tests do."""
 
 
 class Report(BaseModel):
