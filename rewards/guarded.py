@@ -24,7 +24,7 @@ _PLAIN_DUNDERS = frozenset(
     "__iter__ __len__ __main__ __name__ __next__ __post_init__ __repr__ __reversed__ __setitem__ __slots__ "
     "__str__ __version__".split()
 )
-_NAMES = frozenset(
+GUARDED = frozenset(
     # reaching what is not given, or running what is not there to be read
     "breakpoint compile delattr dir eval exec exit getattr globals help input locals open quit setattr vars "
     "attrgetter methodcaller get_type_hints ForwardRef Formatter get_field vformat update_wrapper assigned updated "
@@ -66,7 +66,7 @@ def _uses(source: str) -> Iterator[str]:
         return  # it cannot be imported either
     for node in ast.walk(tree):
         for name in _identifiers(node):
-            if name in _NAMES or (_DUNDER.fullmatch(name) and name not in _PLAIN_DUNDERS):
+            if name in GUARDED or (_DUNDER.fullmatch(name) and name not in _PLAIN_DUNDERS):
                 yield name
         yield from _imports(node)
         yield from _private(node)

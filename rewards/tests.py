@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -11,7 +12,7 @@ from typing import Literal
 from pydantic import BaseModel
 
 from agentrl import DataError, ToolContext
-from agentrl.rewards.guarded import guarded_uses, names_of
+from agentrl.rewards.guarded import GUARDED, guarded_uses, names_of
 from agentrl.tools.repo.archive import Tree, tar
 from agentrl.tools.repo.testing import LOADING_SECONDS, PLAIN, Report, read, request
 
@@ -88,14 +89,19 @@ def carried_over(base: Tree, changes: Changes, suite: Suite) -> dict[str, bytes 
 
 def refused_uses(base: Tree, kept: Changes, suite: Suite) -> list[str]:
     """What the change newly uses and must not; see :mod:`agentrl.rewards.guarded`."""
-    own = {f"import {PurePosixPath(path).parts[0].removesuffix('.py')}" for path in base if path.endswith(".py")}
-    known = own | names_of(suite.gold)
+    own = _modules(base) | (_modules(kept) - sys.stdlib_module_names - GUARDED)
+    known = {f"import {name}" for name in own} | names_of(suite.gold)
     found: set[str] = set()
     for path, data in kept.items():
         if data is not None and path.endswith(".py"):
             before = base.get(path, b"").decode(errors="replace")
             found |= set(guarded_uses(before, data.decode(errors="replace"), known))
     return sorted(found)
+
+
+def _modules(files: Mapping[str, bytes | None]) -> set[str]:
+    """Names by which Python files can be imported from the repository's root."""
+    return {PurePosixPath(path).parts[0].removesuffix(".py") for path in files if path.endswith(".py")}
 
 
 async def judge(

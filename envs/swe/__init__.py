@@ -12,7 +12,7 @@ import random
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from agentrl import ConfigError, DataError, Env, Expert, Reward, Task, Trajectory, call, read_split, say
+from agentrl import ConfigError, DataError, Env, Expert, Reward, SessionLost, Task, Trajectory, call, read_split, say
 from agentrl.envs.swe.humanevalfix import HumanEvalFix
 from agentrl.envs.swe.instances import Instances
 from agentrl.envs.swe.levels import gated
@@ -134,10 +134,13 @@ class Swe(Env):
             )
         session = await self.workspace.session(self.context)
         result = await session.exec(["tar", "-xf", "-"], stdin=archive)
-        if result.status != "ok":
+        if result.status == "error":
             raise DataError(
-                f"The repository of task {task.id} could not be unpacked: {result.stderr.strip() or result.detail}."
+                f"The repository of task {task.id} could not be unpacked: {result.stderr.strip()[-300:]}. "
+                "A larger disk_mb may help."
             )
+        if result.status != "ok":
+            raise SessionLost(f"The repository of task {task.id} could not be unpacked: {result.detail}.")
 
     async def changes(self, base: Tree) -> tuple[Changes, str]:
         """What became of the repository in the episode's session, and why that could not be told."""
