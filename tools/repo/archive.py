@@ -48,7 +48,7 @@ def repository(files: Tree) -> bytes:
 def _git_folder(files: Tree) -> dict[str, bytes]:
     """What git keeps under ``.git`` of such a repository: one pack, and the index of what is checked out."""
     packed: dict[bytes, bytes] = {}  # by name: the object as a pack holds it
-    names = {path: _add(packed, *_blob(data)) for path, data in files.items()}
+    names = {path: _add(packed, *_blob(files[path])) for path in sorted(files)}
     root = _add(packed, *_object(_TREE, _folder(packed, names)))
     message = f"tree {root.hex()}\nauthor {_AUTHOR}\ncommitter {_AUTHOR}\n\nThe task's repository\n"
     head = _add(packed, *_object(_COMMIT, message.encode()))
