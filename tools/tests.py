@@ -40,11 +40,11 @@ class Tests(Tool):
         """
         session = await self.workspace.session(self.context)
         program, sent = request([path] if path else [], self.test_seconds)
-        result = await session.run_script(program, stdin=sent, wall_seconds=self.test_seconds + LOADING_SECONDS)
+        result = await session.run_script(
+            program, stdin=sent, wall_seconds=self.test_seconds + LOADING_SECONDS
+        )
         if result.status == "session_lost":
-            return Observation(
-                self.workspace.told(result), error=True, metadata={"status": "session_lost"}
-            )
+            return Observation(self.workspace.told(result), error=True, metadata={"status": "session_lost"})
         report = read(result)
         passed = [name for name, outcome in report.outcomes.items() if outcome in PASSING]
         failed = [name for name, outcome in report.outcomes.items() if outcome in ("failed", "xpassed")]

@@ -1,6 +1,7 @@
-"""Software engineering: a git repository with a bug, tools to find and mend it, and tests that judge elsewhere.
+"""Software engineering: a git repository with a bug, tools to find and mend it, and tests to judge by.
 
-The model is paid for a change that makes the failing tests pass and keeps the others passing, in a fresh sandbox.
+The model is paid for a change that makes the failing tests pass and keeps the others passing, in a fresh
+sandbox.
 """
 
 from __future__ import annotations
@@ -12,7 +13,19 @@ import random
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from agentrl import ConfigError, DataError, Env, Expert, Reward, SessionLost, Task, Trajectory, call, read_split, say
+from agentrl import (
+    ConfigError,
+    DataError,
+    Env,
+    Expert,
+    Reward,
+    SessionLost,
+    Task,
+    Trajectory,
+    call,
+    read_split,
+    say,
+)
 from agentrl.envs.swe.humanevalfix import HumanEvalFix
 from agentrl.envs.swe.instances import Instances
 from agentrl.envs.swe.levels import gated
@@ -205,7 +218,7 @@ class Swe(Env):
 
 
 def read_changes(told: object) -> dict[str, bytes | None]:
-    """Changes as the session told them; what is not well formed is left out, for the session is the model's."""
+    """Changes as the session told them, less what is not well formed: the session is the model's."""
     found: dict[str, bytes | None] = {}
     for path, data in told.items() if isinstance(told, dict) else ():
         if data is None:
@@ -240,8 +253,8 @@ def _source(
     if "base_commit" in first:
         return Instances(data, repositories, on_bad_row)
     raise DataError(
-        f"The rows of {data!r} are neither HumanEvalFix's, which have 'buggy_solution', nor SWE-bench's, which "
-        f"have 'base_commit'; the first has {', '.join(map(repr, first)) or 'nothing'}."
+        f"The rows of {data!r} are neither HumanEvalFix's, which have 'buggy_solution', nor SWE-bench's, "
+        f"which have 'base_commit'; the first has {', '.join(map(repr, first)) or 'nothing'}."
     )
 
 

@@ -49,7 +49,9 @@ def task_of(row: dict[str, Any]) -> Task:
     name = row["entry_point"]
     metadata = {column: row[column] for column in COLUMNS if column != "task_id"}
     metadata["example_test"] = row.get("example_test") or ""
-    return Task(f"The function {name} in {FILE} has a bug. Fix it.", id=str(row["task_id"]), metadata=metadata)
+    return Task(
+        f"The function {name} in {FILE} has a bug. Fix it.", id=str(row["task_id"]), metadata=metadata
+    )
 
 
 def wrong(row: dict[str, Any]) -> str | None:
@@ -78,5 +80,3 @@ def as_test_file(given: str, name: str) -> str:
     body = "\n".join(lines)
     head = f"from {FILE.removesuffix('.py')} import *\nfrom {FILE.removesuffix('.py')} import {name}\n"
     return f"{head}\n\n{body}\n\n\ndef test_{name}():\n    check({name})\n"
-
-

@@ -73,7 +73,11 @@ class Instances:
         if not names(row["FAIL_TO_PASS"]):
             return "'FAIL_TO_PASS' is empty, so nothing would have to be done"
         if self._find(row["repo"]) is None:
-            where = f"in {self._repositories}" if self._repositories else "(repositories= names a folder of clones)"
+            where = (
+                f"in {self._repositories}"
+                if self._repositories
+                else "(repositories= names a folder of clones)"
+            )
             return f"there is no repository {row['repo']!r} {where}"
         return None
 
@@ -134,7 +138,9 @@ def applied(base: Tree, patch: str, task: str) -> dict[str, bytes | None]:
                 (tree / path).parent.mkdir(parents=True, exist_ok=True)
                 (tree / path).write_bytes(base[path])
         _git(["apply", "--whitespace=nowarn", str(file)], tree, about)
-        after = {str(found.relative_to(tree)): found.read_bytes() for found in tree.rglob("*") if found.is_file()}
+        after = {
+            str(found.relative_to(tree)): found.read_bytes() for found in tree.rglob("*") if found.is_file()
+        }
         touched = {*paths, *_named(patch), *after}
         return {path: after.get(path) for path in touched if base.get(path) != after.get(path)}
 
@@ -142,7 +148,9 @@ def applied(base: Tree, patch: str, task: str) -> dict[str, bytes | None]:
 def _named(patch: str) -> list[str]:
     """Both names of each file, for one may be renamed."""
     lines = [line for line in patch.splitlines() if line.startswith(("--- a/", "+++ b/", "rename "))]
-    return [line.split(maxsplit=2)[-1] if line.startswith("rename") else line[6:].split("\t")[0] for line in lines]
+    return [
+        line.split(maxsplit=2)[-1] if line.startswith("rename") else line[6:].split("\t")[0] for line in lines
+    ]
 
 
 def _git(arguments: list[str], folder: Path, about: str) -> bytes:
@@ -157,12 +165,19 @@ def _git(arguments: list[str], folder: Path, about: str) -> bytes:
                    "GIT_CONFIG_VALUE_0": "*"}  # fmt: skip
     try:
         done = subprocess.run(
-            ["git", *arguments], cwd=folder, env=environment, capture_output=True, timeout=GIT_SECONDS, check=False
+            ["git", *arguments],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            timeout=GIT_SECONDS,
+            check=False,
         )
     except FileNotFoundError as problem:
         raise DataError("git is not installed, which reading repositories needs.") from problem
     except subprocess.TimeoutExpired as problem:
         raise DataError(f"git did not end in {GIT_SECONDS:.0f} s on {about} in {folder}.") from problem
     if done.returncode:
-        raise DataError(f"git cannot read {about} in {folder}: {done.stderr.decode(errors='replace').strip()[-500:]}")
+        raise DataError(
+            f"git cannot read {about} in {folder}: {done.stderr.decode(errors='replace').strip()[-500:]}"
+        )
     return done.stdout

@@ -1,4 +1,4 @@
-"""G-RA's reward for repositories: an outcome of four levels, and steps that count only if it is good enough."""
+"""G-RA's reward for repositories: an outcome of four levels, and steps that count if it is good enough."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ def gated(levels: Sequence[float], step: float, gate_at: float, strict: bool) ->
         ConfigError: a value does not fit.
     """
     if len(levels) != len(LEVELS) or not all(map(math.isfinite, levels)) or list(levels) != sorted(levels):
-        raise ConfigError(f"levels={list(levels)} must be {len(LEVELS)} rising numbers, for {', '.join(LEVELS)}.")
+        raise ConfigError(
+            f"levels={list(levels)} must be {len(LEVELS)} rising numbers, for {', '.join(LEVELS)}."
+        )
     if not 0 <= step < math.inf or not math.isfinite(gate_at):
         raise ConfigError(f"step={step} must be 0 or more, and gate_at={gate_at} a number.")
     worth = dict(zip(LEVELS, map(float, levels), strict=True))

@@ -85,12 +85,16 @@ async def attempt(
 async def make(wanted: dict[str, int], seed: int) -> dict[str, Any]:
     """The record."""
     async with open_sandbox() as sandbox:
-        return {name: await record_of(sandbox, name, count, random.Random(seed)) for name, count in wanted.items()}
+        return {
+            name: await record_of(sandbox, name, count, random.Random(seed)) for name, count in wanted.items()
+        }
 
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("packages", nargs="+", metavar="PACKAGE=NUMBER")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

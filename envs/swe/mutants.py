@@ -1,7 +1,7 @@
 """Bugs by mutation in real packages, which are installed and bring their own tests.
 
-Which mutants there are, and which tests each fails, stands in ``mutants.json``: ``make_mutants`` tried them. A mutant
-that no test catches is not there.
+Which mutants there are, and which tests each fails, stands in ``mutants.json``: ``make_mutants`` tried them.
+A mutant that no test catches is not there.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ class Mutants:
         self.packages = list(packages) if packages is not None else sorted(known)
         for package in self.packages:
             if package not in known:
-                raise ConfigError(f"There are no mutants of {package!r}; there are of {', '.join(sorted(known))}.")
+                raise ConfigError(
+                    f"There are no mutants of {package!r}; there are of {', '.join(sorted(known))}."
+                )
             package_files(package)
         if not self.packages:
             raise ConfigError("packages= is empty; leave it out for all of them.")
@@ -120,12 +122,14 @@ def package_files(package: str) -> Tree:
 
 
 def installed_files(package: str) -> Tree:
-    """Python files of a package, and other small ones that its tests may read; none if it is not installed."""
+    """Python files of a package, and small ones that its tests may read; none if it is not installed."""
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         return {}
     top = Path(spec.submodule_search_locations[0])
-    paths = (path for path in sorted(top.rglob("*")) if path.is_file() and path.suffix in (".py", ".json", ".txt"))
+    paths = (
+        path for path in sorted(top.rglob("*")) if path.is_file() and path.suffix in (".py", ".json", ".txt")
+    )
     return {f"{package}/{path.relative_to(top).as_posix()}": path.read_bytes() for path in paths}
 
 
@@ -135,4 +139,3 @@ def digest(files: Tree) -> str:
     for path, data in sorted(files.items()):
         content.update(f"{path}\0{len(data)}\0".encode() + data)
     return content.hexdigest()
-

@@ -49,39 +49,33 @@ def fixing_calls(base: Tree, gold: Changes) -> Iterator[Message]:
         if data is None:
             continue
         before, after = base.get(path, b"").decode(), data.decode()
-        edits = list(edits_of(before, after)) if before else []
-        if edits and all(after for _, after in edits):
-            yield from (call("edit", path=path, old=old, new=new) for old, new in edits)
+        if before:
+            old, new = edit_of(before, after)
+            yield call("edit", path=path, old=old, new=new)
         else:
             yield call("create", path=path, text=after)
 
 
-def edits_of(before: str, after: str) -> Iterator[tuple[str, str]]:
-    """Replacements of lines that turn one text into another, each of a text that stands there once."""
+def edit_of(before: str, after: str) -> tuple[str, str]:
+    """The replacement of lines that turns one text into another; what is replaced stands there once."""
     old, new = before.splitlines(keepends=True), after.splitlines(keepends=True)
-    now = before
-    for tag, low, high, first, last in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        if tag == "equal":
-            continue
-        margin = 0 if high > low else 1
-        while True:
-            above, below = max(low - margin, 0), min(high + margin, len(old))
-            # lines above may be another edit's, which has been made
-            head = new[max(first - (low - above), 0) : first]
-            text = "".join([*head, *old[low:below]])
-            if now.count(text) == 1 or (above == 0 and below == len(old)):
-                break
-            margin += 1
-        replacement = "".join([*head, *new[first:last], *old[high:below]])
-        now = now.replace(text, replacement, 1)
-        yield text, replacement
+    most = min(len(old), len(new))
+    head = next((i for i in range(most) if old[i] != new[i]), most)
+    tail = next((i for i in range(most - head) if old[-1 - i] != new[-1 - i]), most - head)
+    while True:
+        text = "".join(old[head : len(old) - tail])
+        if (text and before.find(text) == before.rfind(text)) or not (head or tail):
+            return text, "".join(new[head : len(new) - tail])
+        head, tail = max(head - 1, 0), max(tail - 1, 0)
 
 
 def described(changes: Changes, base: Tree, most: int) -> str:
     """A change as a unified diff, for the record; cut at ``most`` characters."""
     parts: list[str] = []
     for path, data in sorted(changes.items()):
-        before, after = ((side or b"").decode(errors="replace").splitlines() for side in (base.get(path), data))
+        before, after = (
+            (side or b"").decode(errors="replace").splitlines() for side in (base.get(path), data)
+        )
         parts += difflib.unified_diff(before, after, f"a/{path}", f"b/{path}", lineterm="", n=1)
     return "\n".join(parts)[:most]
 

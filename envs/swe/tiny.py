@@ -13,7 +13,8 @@ from agentrl.envs.swe.repairs import Repair
 from agentrl.rewards.tests import Suite
 
 FILE, TESTS = "f.py", "test_f.py"
-NAMES = "area cost count fee gain load mass pay price rate score sum tax total width".split()
+NAMES = ["area", "cost", "count", "fee", "gain", "load", "mass", "pay", "price", "rate", "score", "sum",
+         "tax", "total", "width"]  # fmt: skip
 VARIABLES = "abcdefhkmnprstuvwxyz"
 OPERATORS = {
     "+": lambda x, y: x + y,

@@ -21,16 +21,17 @@ from agentrl import ConfigError, DataError, Task, Trajectory, tool
 from agentrl.config import load_config
 from agentrl.envs.swe import Swe, mutants, read_changes, tiny
 from agentrl.envs.swe.mutate import mutations
-from agentrl.envs.swe.repairs import edits_of
+from agentrl.envs.swe.repairs import edit_of
 from agentrl.registry import find_env, source_folder
 from agentrl.rollout import ScriptedPolicy
 from agentrl.sandbox import NamespaceSandbox
 
 SHARED = Path(os.environ.get("AGENTRL_SHARED") or Path(__file__).parents[2] / "../shared") / "data"
 HUMANEVALFIX = SHARED / "humanevalfix"
-LIMITS = {"tool_seconds": 100.0, "episode_seconds": 110.0, "max_observation_tokens": 3000, "max_turns": 16,
+LIMITS = {"tool_seconds": 250.0, "episode_seconds": 280.0, "max_observation_tokens": 3000, "max_turns": 16,
           "max_turn_tokens": 20_000, "max_trajectory_tokens": 100_000, "retries": 0}  # fmt: skip
 in_the_sandbox = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -68,7 +69,9 @@ def test_no_function_has_mutants_in_both_splits():
     env = Swe()
 
     def functions(split: str) -> set[tuple[str, str]]:
-        records = (mutants.record()[t.metadata["package"]]["mutants"][t.metadata["mutant"]] for t in env.tasks(split))
+        records = (
+            mutants.record()[t.metadata["package"]]["mutants"][t.metadata["mutant"]] for t in env.tasks(split)
+        )
         return {(record["file"], record["function"]) for record in records}
 
     assert not functions("train") & functions("test")
@@ -78,9 +81,9 @@ def test_every_recorded_mutant_is_one_and_has_tests_that_catch_it():
     for package, known in mutants.record().items():
         files = mutants.package_files(package)
         for mutant in known["mutants"]:
-            source = files[mutant["file"]].decode()
-            assert mutants.mutation_of(mutant) in mutations(source)
-            assert mutant["fails"] and mutants.mutation_of(mutant).applied(source) != source
+            source, mutation = files[mutant["file"]].decode(), mutants.mutation_of(mutant)
+            assert mutant["fails"] and source[mutation.start : mutation.end] != mutation.new
+            compile(mutation.applied(source), mutant["file"], "exec")
 
 
 @given(st.integers())
@@ -123,7 +126,7 @@ def test_mutations_keep_the_layout_and_lie_in_functions():
     wanted = {
         "comparison": [("a < b", "a <= b"), ('"é" == a', '"é" != a'), ("a is not b", "a is b")],
         "logic": [("and not", "or not")],
-        "negation": [("not b", "b")],
+        "negation": [("and not b", "and b")],
         "arithmetic": [("a + 1", "a - 1"), ("//", "/")],
         "constant": [("a + 1", "a + 2"), ("while True", "while False")],
         "jump": [("break", "continue")],
@@ -135,13 +138,10 @@ def test_mutations_keep_the_layout_and_lie_in_functions():
 LINES = st.lists(st.sampled_from(["a\n", "b\n", "\n", "  c\n", "d\n"]), max_size=12).map("".join)
 
 
-@given(LINES, LINES)
-def test_edits_of_a_fix_are_exact_replacements(before, after):
-    now = before
-    for old, new in edits_of(before, after):
-        assert not before or not now or now.count(old) == 1 or not old
-        now = now.replace(old, new, 1)
-    assert now == after
+@given(LINES.filter(bool), LINES)
+def test_the_edit_of_a_fix_is_an_exact_replacement(before, after):
+    old, new = edit_of(before, after)
+    assert before.find(old) == before.rfind(old) >= 0 and before.replace(old, new) == after
 
 
 # ---- episodes -----------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ def test_edits_of_a_fix_are_exact_replacements(before, after):
 @pytest.mark.parametrize("difficulty", [1, 2])
 async def test_the_expert_solves_what_is_built_in(difficulty, sandbox):
     env = Swe(difficulty=difficulty, size=24)
-    for task in env.tasks("test")[: 6 if difficulty == 1 else 3]:
+    for task in env.tasks("test")[: 3 if difficulty == 1 else 2]:
         episode = await play(env, ScriptedPolicy(make_chat()), sandbox, task)
         assert (episode.status, episode.reward) == ("finished", 1.0), (task, episode.metadata)
         assert level(episode) == "passing" and episode.metadata["patch"].startswith("--- a/")
@@ -162,7 +162,7 @@ async def test_the_expert_solves_what_is_built_in(difficulty, sandbox):
 @in_the_sandbox
 async def test_a_mutant_and_what_is_no_fix_of_it_earn_nothing(sandbox):
     env = Swe(size=24)
-    for task in env.tasks("test")[:2]:
+    for task in env.tasks("test")[:1]:
         repair = env.source.repair(task)
         [path] = repair.suite.gold
         test = repair.suite.fail_to_pass[0].partition("::")[0]
@@ -178,19 +178,24 @@ async def test_a_mutant_and_what_is_no_fix_of_it_earn_nothing(sandbox):
 @in_the_sandbox
 async def test_who_does_not_look_at_a_small_bug_does_not_fix_it(sandbox):
     env = Swe(difficulty=1, size=40, expert_rate=0.0)
-    tasks = env.tasks("test")
+    tasks = env.tasks("test")[:4]
     solved = [(await play(env, ScriptedPolicy(make_chat()), sandbox, task)).reward for task in tasks]
-    assert sum(filter(None, solved)) <= 2
+    assert solved == [0.0] * len(tasks)
 
 
 @in_the_sandbox
 async def test_an_episode_has_a_repository_of_its_own(sandbox):
     env = Swe()
     task = env.tasks("test")[0]
-    look = write_call("bash", command="git status --porcelain; git log --oneline | wc -l; git rev-parse HEAD; ls")
-    change = write_call("bash", command="touch new; git add new; git commit -qm more; git log --oneline | wc -l")
+    look = write_call(
+        "bash", command="git status --porcelain; git log --oneline | wc -l; git rev-parse HEAD; ls"
+    )
+    change = write_call(
+        "bash", command="touch new; git add new; git commit -qm more; git log --oneline | wc -l"
+    )
     first, second = await asyncio.gather(
-        play(env, Lines(look, change, look, "Done."), sandbox, task), play(env, Lines(look, "Done."), sandbox, task)
+        play(env, Lines(look, change, look, "Done."), sandbox, task),
+        play(env, Lines(look, "Done."), sandbox, task),
     )
     texts = [call.observation.text for call in first.calls]
     assert texts[0].startswith("1\n") and texts[1] == "2" and texts[2].startswith("2\n")
@@ -446,7 +451,9 @@ async def test_humanevalfix_in_small(tmp_path, sandbox):
     assert solved.reward == 1.0
     shown = await play(env, Lines(write_call("tests"), write_call("view", path="."), "done"), sandbox, task)
     assert shown.calls[0].observation.text == "0 failed, 1 passed"
-    assert shown.calls[1].observation.text == "solution.py\ntests/test_examples.py"  # those that judge are not there
+    assert (
+        shown.calls[1].observation.text == "solution.py\ntests/test_examples.py"
+    )  # those that judge are not there
     still = write_call("bash", command="echo >> solution.py")
     assert (await play(env, Lines(still, "done"), sandbox, task)).reward == 0.0
 
@@ -458,7 +465,7 @@ async def test_the_expert_solves_humanevalfix_and_no_bug_is_paid(sandbox):
     tasks = env.tasks("test")
     assert len(tasks) > 50
     still = write_call("bash", command="echo >> solution.py")
-    for task in tasks[::12]:
+    for task in tasks[::24]:
         assert (await play(env, ScriptedPolicy(make_chat()), sandbox, task)).reward == 1.0, task.id
         assert (await play(env, Lines(still, "done"), sandbox, task)).reward == 0.0, task.id
 
@@ -474,8 +481,8 @@ diff --git a/pkg/calc.py b/pkg/calc.py
  def half(n):
 -    return n * 2
 +    return n / 2
- 
- 
+{space}
+{space}
  def twice(n):
 diff --git a/pkg/old.py b/pkg/old.py
 deleted file mode 100644
@@ -483,7 +490,7 @@ deleted file mode 100644
 +++ /dev/null
 @@ -1 +0,0 @@
 -x = 1
-"""
+""".replace("{space}", " ")
 TEST_PATCH = """\
 diff --git a/tests/test_calc.py b/tests/test_calc.py
 --- a/tests/test_calc.py
@@ -491,18 +498,20 @@ diff --git a/tests/test_calc.py b/tests/test_calc.py
 @@ -1,4 +1,7 @@
 -from pkg.calc import twice
 +from pkg.calc import half, twice
- 
+{space}
  def test_twice():
      assert twice(2) == 4
 +
 +def test_half():
 +    assert half(4) == 2
-"""
+""".replace("{space}", " ")
 
 
 def git(folder: Path, *arguments: str) -> str:
     identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
-    done = subprocess.run(["git", *identity, *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["git", *identity, *arguments], cwd=folder, capture_output=True, text=True, check=True
+    )
     return done.stdout.strip()
 
 
@@ -510,8 +519,9 @@ def git(folder: Path, *arguments: str) -> str:
 def instances(tmp_path) -> tuple[Path, dict[str, object]]:
     """A bare clone whose later history holds the fix, and a row."""
     work = tmp_path / "work"
-    for name, text in (("pkg/calc.py", CODE), ("pkg/__init__.py", ""), ("pkg/old.py", "x = 1\n"),
-                       ("tests/test_calc.py", "from pkg.calc import twice\n\ndef test_twice():\n    assert twice(2) == 4\n")):  # fmt: skip
+    test = "from pkg.calc import twice\n\ndef test_twice():\n    assert twice(2) == 4\n"
+    files = {"pkg/calc.py": CODE, "pkg/__init__.py": "", "pkg/old.py": "x = 1\n", "tests/test_calc.py": test}
+    for name, text in files.items():
         (work / name).parent.mkdir(parents=True, exist_ok=True)
         (work / name).write_text(text)
     git(work, "init", "-q")
@@ -542,8 +552,13 @@ async def test_an_instance_is_solved_by_its_patch_and_by_no_look_at_its_history(
     solved = await play(env, ScriptedPolicy(make_chat()), sandbox, task)
     assert solved.reward == 1.0 and "return n / 2" in solved.metadata["patch"]
     repair = env.source.repair(task)
-    assert repair.suite.gold == {"pkg/calc.py": CODE.replace("n * 2", "n / 2", 1).encode(), "pkg/old.py": None}
-    history = write_call("bash", command="git log --all --format=%s; git reflog; cat .git/packed-refs tests/*")
+    assert repair.suite.gold == {
+        "pkg/calc.py": CODE.replace("n * 2", "n / 2", 1).encode(),
+        "pkg/old.py": None,
+    }
+    history = write_call(
+        "bash", command="git log --all --format=%s; git reflog; cat .git/packed-refs tests/*"
+    )
     still = write_call("bash", command="echo >> pkg/calc.py")
     other = await play(env, Lines(history, still, "done"), sandbox, task)
     assert "FIX" not in other.calls[0].observation.text and "half" not in other.calls[0].observation.text

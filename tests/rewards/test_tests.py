@@ -15,7 +15,7 @@ from agentrl.rewards.guarded import guarded_uses
 from agentrl.rewards.tests import Suite, Verdict, carried_over, is_source, judge
 from agentrl.sandbox import Limits, NamespaceSandbox
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
 WRONG = "def add(a, b):\n    return a - b\n\n\ndef twice(a):\n    return a * 2\n"
 RIGHT = WRONG.replace("a - b", "a + b")
@@ -61,9 +61,13 @@ async def judged(context, changes, *, suite=SUITE, base=BASE, **options) -> Verd
 async def test_a_fix_passes_and_what_it_does_to_tests_does_not_count(context):
     assert (await judged(context, {"calc.py": RIGHT})).level == "passing"
     other = WRONG.replace("a - b", "sum([a, b])")
-    assert (await judged(context, {"calc.py": other, "tests/test_calc.py": "broken("})).level == "passing"
-    new_file = {"calc.py": "from inner.more import add\n\n\ndef twice(a):\n    return add(a, a)\n",
-                "inner/__init__.py": "", "inner/more.py": "import operator\n\nadd = operator.add\n"}  # fmt: skip
+    both = {"calc.py": other, "tests/test_calc.py": "broken("}
+    assert (await judged(context, both)).level == "passing"
+    new_file = {
+        "calc.py": "from inner.more import add\n\n\ndef twice(a):\n    return add(a, a)\n",
+        "inner/__init__.py": "",
+        "inner/more.py": "import operator\n\nadd = operator.add\n",
+    }
     verdict = await judged(context, new_file)
     assert (verdict.level, verdict.changed) == ("passing", sorted(new_file))
 
@@ -75,7 +79,11 @@ async def test_a_fix_passes_and_what_it_does_to_tests_does_not_count(context):
         ({"calc.py": WRONG}, "empty", "but tests"),
         ({"calc.py": WRONG + "# looked at\n"}, "failing", "2 of 2 tests that should pass now"),
         ({"calc.py": RIGHT.replace("* 2", "* 3")}, "failing", "1 of 1 tests that passed before"),
-        ({"calc.py": "def add(a, b):\n    return 3\n\n\ndef twice(a):\n    return 8\n"}, "failing", "test_more"),
+        (
+            {"calc.py": "def add(a, b):\n    return 3\n\n\ndef twice(a):\n    return 8\n"},
+            "failing",
+            "test_more",
+        ),
         ({"calc.py": None}, "failing", "test_add"),
         ({"calc.py": "def add(:"}, "failing", "test_add"),
         ({"readme.md": "fixed"}, "failing", "test_add"),
@@ -117,7 +125,9 @@ def pytest_pyfunc_call(pyfuncitem):
     return True
 """
 NOT_CARRIED = {
-    "edited tests": {"tests/test_calc.py": "def test_add(): pass\ndef test_more(): pass\ndef test_twice(): pass\n"},
+    "edited tests": {
+        "tests/test_calc.py": "def test_add(): pass\ndef test_more(): pass\ndef test_twice(): pass\n"
+    },
     "deleted tests": {"tests/test_calc.py": None},
     "conftest.py": {"conftest.py": HOOKS},
     "conftest.py beside the tests": {"tests/conftest.py": HOOKS},
@@ -156,7 +166,8 @@ ATTACKS = {
     "exits when called": WRONG.replace("return a - b", "import os; os._exit(0)"),
     "exits after pytest's output": "import os\nprint('3 passed in 0.01s')\nos._exit(0)\n",
     "prints pytest's output": WRONG.replace("return a - b", "print('3 passed in 0.01s')"),
-    "replaces the call of a test": "import _pytest.python\n_pytest.python.Function.runtest = lambda self: None\n" + WRONG,
+    "replaces the call of a test": "import _pytest.python as p\np.Function.runtest = lambda self: 0\n"
+    + WRONG,
     "replaces the making of reports": (
         "import _pytest.reports as r\nmake = r.TestReport.from_item_and_call.__func__\n"
         "def always(cls, item, call):\n    call.excinfo = None\n    return make(cls, item, call)\n"
@@ -169,7 +180,8 @@ ATTACKS = {
     "kills everything": WRONG.replace("return a - b", "import os; os.kill(-1, 9)"),
     "skips": WRONG.replace("return a - b", "import pytest; pytest.skip()"),
     "replaces the assertions": (
-        "import builtins\n" + WRONG.replace("return a - b", "return 3\nbuiltins.AssertionError = ZeroDivisionError")
+        "import builtins\n"
+        + WRONG.replace("return a - b", "return 3\nbuiltins.AssertionError = ZeroDivisionError")
     ),
     "rewrites the tests": (
         "import pathlib\npathlib.Path('tests/test_calc.py').write_text('def test_add(): pass')\n" + WRONG
@@ -191,11 +203,11 @@ async def test_a_runner_that_passes_everything_is_found_out(context):
 
 
 REFUSED = {
-    "an object that equals all": "class Any:\n    def __eq__(self, other):\n        return True\n\n\nadd = lambda a, b: Any()\n",
+    "an object that equals all": "class Any:\n    def __eq__(self, other):\n        return True\n",
     "equal by assignment": "class Any: pass\nAny.__eq__ = lambda self, other: True\n",
     "equal by type": "Any = type('Any', (), {'__eq__': lambda self, other: True})\n",
     "the caller's variables": "import sys\nadd = lambda a, b: sys._getframe(1).f_locals\n",
-    "a traceback's frames": "def add(a, b):\n    try:\n        1 / 0\n    except ZeroDivisionError as e:\n        return e.__traceback__.tb_frame\n",
+    "a traceback's frames": "try:\n    1 / 0\nexcept ValueError as e:\n    f = e.__traceback__.tb_frame\n",
     "a generator's frame": "g = (x for x in ())\nf = g.gi_frame.f_back\n",
     "what is loaded": "import gc\ngc.get_objects()\n",
     "subclasses": "().__class__.__base__.__subclasses__()\n",
@@ -222,8 +234,9 @@ async def test_the_guard_refuses(context, name):
 async def test_the_guard_lets_ordinary_fixes_pass():
     plain = (
         "import math\nfrom collections import defaultdict\nfrom .other import _inner\n\n\n"
-        "class Counter:\n    def __init__(self):\n        self._n = 0\n    def __len__(self):\n        return self._n\n"
-        "def f(x: int, *rest, key=None) -> 'list[int]':\n    \"\"\"Uses open and eval in words.\"\"\"\n"
+        "class Counter:\n    def __init__(self):\n        self._n = 0\n"
+        "    def __len__(self):\n        return self._n\n"
+        'def f(x: int, *rest, key=None) -> \'list[int]\':\n    """Uses open and eval in words."""\n'
         "    with_all = [math.sqrt(y) for y in rest if y is not None]\n    return sorted(with_all, key=key)\n"
     )
     assert guarded_uses("", plain) == ["._inner"]

@@ -5,7 +5,7 @@ import sys
 
 # What lies in the working folder must not be taken for a library.
 sys.path[:] = [folder for folder in sys.path if folder not in ("", os.getcwd())]
-import json
+import json  # noqa: E402
 
 LEFT_OUT = {".git", "__pycache__", "node_modules"}
 MOST_BYTES = 1 << 20  # of a file that is looked at
@@ -102,16 +102,18 @@ def find(text, path, most):
 
 def edit(path, old, new):
     text = read(path)
-    count = text.count(old) if old else 0
     if not old:
         raise Refused("old is empty; use create for a new file.")
-    if count == 0:
-        raise Refused(f"old does not stand in {path}. It must be the exact text, spaces and line ends included.")
-    if count > 1:
-        raise Refused(f"old stands in {path} {count} times; give more of the text around it.")
+    place = text.find(old)
+    if place < 0:
+        raise Refused(
+            f"old does not stand in {path}. It must be the exact text, spaces and line ends included."
+        )
+    if text.find(old, place + 1) >= 0:
+        raise Refused(f"old stands in {path} more than once; give more of the text around it.")
     if old == new:
         raise Refused("old and new are the same.")
-    write(path, text.replace(old, new))
+    write(path, text[:place] + new + text[place + len(old) :])
     return "Edited."
 
 
@@ -175,7 +177,7 @@ def main():
         answer = {"text": str(problem), "error": True}
     except ValueError as problem:  # a path with a NUL character
         answer = {"text": f"{problem}.", "error": True}
-    print(json.dumps(answer))
+    sys.stdout.write(json.dumps(answer) + "\n")
 
 
 if __name__ == "__main__":

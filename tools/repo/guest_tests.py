@@ -1,8 +1,9 @@
 """Runs in the sandbox: pytest in a child process, of which nothing is believed but what its reports say.
 
-On stdin: the length of a request in four bytes, the request, and an archive to unpack first, if any. The child's
-output goes nowhere; every report of a test goes through a pipe. A test that was not reported did not pass, so it
-gains nothing to end the process. The parent runs no code of the repository and alone writes on stdout.
+On stdin: the length of a request in four bytes, the request, and an archive to unpack first, if any. The
+child's output goes nowhere; every report of a test goes through a pipe. A test that was not reported did not
+pass, so it gains nothing to end the process. The parent runs no code of the repository and alone writes on
+stdout.
 """
 
 import json
@@ -162,7 +163,7 @@ def main():
     hide()
     pid, reader = start(request)
     data, ended = watch(pid, reader, request["seconds"])
-    print(json.dumps({**summed_up(data), "ended": ended}))
+    sys.stdout.write(json.dumps({**summed_up(data), "ended": ended}) + "\n")
 
 
 if __name__ == "__main__":
