@@ -56,6 +56,7 @@ class Swe(Env):
         size: built-in tasks of the train split; the test split has a quarter of it, at most 256.
         seed: of the built-in tasks.
         data: instead of them, rows in the form of HumanEvalFix or of SWE-bench: a folder, a file or a hub id.
+        config: the hub's name of a part of ``data``, such as HumanEvalFix's ``python``.
         repositories: for SWE-bench's form, the folder with clones of the repositories.
         on_bad_row: what to do about a malformed row of ``data``: ``stop`` or ``skip``.
         seconds: for one run of the tests, and for a command.
@@ -86,6 +87,7 @@ class Swe(Env):
         size: int = 2000,
         seed: int = 0,
         data: str | None = None,
+        config: str | None = None,
         repositories: str | None = None,
         on_bad_row: Literal["stop", "skip"] = "stop",
         seconds: float = 20.0,
@@ -109,7 +111,7 @@ class Swe(Env):
         if on_bad_row not in ("stop", "skip"):
             raise ConfigError(f"on_bad_row={on_bad_row!r} must be 'stop' or 'skip'.")
         self.small = difficulty == 1 and not data
-        self.source = _source(difficulty, packages, size, seed, data, repositories, on_bad_row)
+        self.source = _source(difficulty, packages, size, seed, data, config, repositories, on_bad_row)
         self.expert_rate, self.guard, self.test_seconds = expert_rate, guard, seconds
         self.workspace = Workspace(
             seconds=seconds + 10.0, memory_mb=memory_mb, disk_mb=disk_mb, inodes=16_384, preload=("pytest",)
@@ -237,21 +239,24 @@ def _source(
     size: int,
     seed: int,
     data: str | None,
+    config: str | None,
     repositories: str | None,
     on_bad_row: Literal["stop", "skip"],
 ) -> Source:
     if packages is not None and (data or difficulty == 1):
         raise ConfigError("packages= is for difficulty=2, without data=.")
-    if repositories and not data:
-        raise ConfigError("repositories= is for data=, which is not given.")
+    if (repositories or config) and not data:
+        raise ConfigError(
+            f"{'repositories' if repositories else 'config'}= is for data=, which is not given."
+        )
     if not data:
         sizes = size, min(TEST_SIZE, size // 4)
         return Tiny(*sizes, seed) if difficulty == 1 else Mutants(packages, *sizes, seed)
-    first = next(iter(read_split(data, "test", on_error=on_bad_row)), {})
+    first = next(iter(read_split(data, "test", on_error=on_bad_row, config=config)), {})
     if "buggy_solution" in first:
-        return HumanEvalFix(data, on_bad_row)
+        return HumanEvalFix(data, config, on_bad_row)
     if "base_commit" in first:
-        return Instances(data, repositories, on_bad_row)
+        return Instances(data, config, repositories, on_bad_row)
     raise DataError(
         f"The rows of {data!r} are neither HumanEvalFix's, which have 'buggy_solution', nor SWE-bench's, "
         f"which have 'base_commit'; the first has {', '.join(map(repr, first)) or 'nothing'}."

@@ -17,16 +17,16 @@ class HumanEvalFix:
     """Rows of the data set.
 
     Args:
-        data: as :func:`agentrl.read_split` takes it.
+        data, config: as :func:`agentrl.read_split` takes them.
         on_bad_row: ``stop`` or ``skip``.
     """
 
-    def __init__(self, data: str, on_bad_row: Any) -> None:
-        self._data, self._on_bad_row = data, on_bad_row
+    def __init__(self, data: str, config: str | None, on_bad_row: Any) -> None:
+        self._data, self._how = data, {"config": config, "on_error": on_bad_row}
 
     def tasks(self, split: str) -> list[Task]:
         """One for each row."""
-        rows = read_split(self._data, split, columns=COLUMNS, on_error=self._on_bad_row, check=wrong)
+        rows = read_split(self._data, split, columns=COLUMNS, check=wrong, **self._how)
         return [task_of(row) for row in rows]
 
     def repair(self, task: Task) -> Repair:

@@ -27,19 +27,19 @@ class Instances:
     """Rows of the data set, and repositories on this machine.
 
     Args:
-        data: as :func:`agentrl.read_split` takes it.
+        data, config: as :func:`agentrl.read_split` takes them.
         repositories: the folder with clones, bare or not, as ``owner__name``, ``owner/name`` or ``name``,
             each perhaps with ``.git`` at its end. A row's ``repo`` may also be a path.
         on_bad_row: ``stop`` or ``skip``.
     """
 
-    def __init__(self, data: str, repositories: str | None, on_bad_row: Any) -> None:
-        self._data, self._on_bad_row = data, on_bad_row
+    def __init__(self, data: str, config: str | None, repositories: str | None, on_bad_row: Any) -> None:
+        self._data, self._how = data, {"config": config, "on_error": on_bad_row}
         self._repositories = Path(repositories).expanduser() if repositories else None
 
     def tasks(self, split: str) -> list[Task]:
         """One for each row."""
-        rows = read_split(self._data, split, columns=COLUMNS, on_error=self._on_bad_row, check=self._wrong)
+        rows = read_split(self._data, split, columns=COLUMNS, check=self._wrong, **self._how)
         return [self._task(row) for row in rows]
 
     def repair(self, task: Task) -> Repair:
