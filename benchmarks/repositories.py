@@ -2,12 +2,13 @@
 
     python -m benchmarks.repositories [--episodes 64] [--json]
 
-Ours: episodes of the environment `swe` on mutants of toolz, all at once: a repository for each, the expert's
-calls (view, edit, one test), and all tests of the package in a fresh sandbox. Directly: `git clone --local`, the
-mutation and its mending, pytest for that test, a second clone and pytest for all tests, as many at once as there are
-processors; nothing is confined. Memory is what the processes of the sandbox hold (proportional set size), at its
-highest, and the files of the repositories, for each episode. Making a repository is timed alone: an archive
-unpacked in a session, a fork of a prepared session, and a local clone. Nothing else should run on the machine.
+Ours: episodes of the environment `swe` on mutants of toolz, all at once: a repository for each, the
+expert's calls (view, edit, one test), and all tests of the package in a fresh sandbox. Directly: `git clone
+--local`, the mutation and its mending, pytest for that test, a second clone and pytest for all tests, as many
+at once as there are processors; nothing is confined. Memory is what the processes of the sandbox hold
+(proportional set size), at its highest, and the files of the repositories, for each episode. Making a
+repository is timed alone: an archive unpacked in a session, a fork of a prepared session, and a local clone.
+Nothing else should run on the machine.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -127,30 +128,31 @@ def make_origin(folder: Path, repair: Repair) -> Path:
     return origin
 
 
-async def milliseconds(work: Callable[[], Awaitable[object]]) -> float:
-    began = time.perf_counter()
-    await work()
-    return 1000 * (time.perf_counter() - began)
-
-
 async def making(sandbox: Sandbox, origin: Path, repair: Repair, rounds: int) -> dict[str, float]:
     """Median milliseconds of three ways to a repository, in turn."""
-    packed, unpacked, forked, cloned = [], [], [], []
+    clone = origin.with_name("clone")
+    command = ["git", "clone", "-q", "--local", str(origin), str(clone)]
+    times: dict[str, list[float]] = {"pack_ms": [], "unpack_ms": [], "fork_ms": [], "clone_ms": []}
+
+    @contextlib.contextmanager
+    def timed(name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        times[name].append(1000 * (time.perf_counter() - began))
+
     async with await sandbox.create(Limits()) as session:
         for _ in range(rounds):
-            began = time.perf_counter()
-            archive = repository(repair.base)
-            packed.append(1000 * (time.perf_counter() - began))
-            unpacked.append(await milliseconds(lambda: session.exec(["tar", "-xf", "-"], stdin=archive)))
-            began = time.perf_counter()
-            async with await session.fork():
-                forked.append(1000 * (time.perf_counter() - began))
-            clone = origin.with_name("clone")
-            command = ["git", "clone", "-q", "--local", str(origin), str(clone)]
-            cloned.append(await milliseconds(lambda: asyncio.to_thread(subprocess.run, command, check=True)))
+            with timed("pack_ms"):
+                archive = repository(repair.base)
+            with timed("unpack_ms"):
+                await session.exec(["tar", "-xf", "-"], stdin=archive)
+            with timed("fork_ms"):
+                fork = await session.fork()
+            await fork.close()
+            with timed("clone_ms"):
+                await asyncio.to_thread(subprocess.run, command, check=True)
             shutil.rmtree(clone)
-    named = {"pack_ms": packed, "unpack_ms": unpacked, "fork_ms": forked, "clone_ms": cloned}
-    return {name: statistics.median(times) for name, times in named.items()}
+    return {name: statistics.median(each) for name, each in times.items()}
 
 
 async def measure(episodes: int, rounds: int) -> dict[str, float]:

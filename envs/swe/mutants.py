@@ -1,7 +1,7 @@
 """Bugs by mutation in real packages, which are installed and bring their own tests.
 
-Which mutants there are, and which tests each fails, stands in ``mutants.json``: ``make_mutants`` tried them.
-A mutant that no test catches is not there.
+Which mutants there are, and which tests each fails, stands in ``mutants.json``: ``benchmarks.make_mutants``
+tried them. A mutant that no test catches is not there.
 """
 
 from __future__ import annotations

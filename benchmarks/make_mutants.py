@@ -1,6 +1,6 @@
 """Make the record of mutants: try each one in the sandbox and keep those that the package's tests catch.
 
-    python -m agentrl.envs.swe.make_mutants toolz=120 simplejson=60
+    python -m benchmarks.make_mutants toolz=120 simplejson=60
 
 Packages are the installed ones. The same packages, numbers and seed give the same record, on a machine fast
 enough that no test takes too long.
