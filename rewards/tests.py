@@ -66,11 +66,16 @@ class Verdict(BaseModel):
 
 
 def is_source(path: str, suite: Suite) -> bool:
-    """Whether a change to the file is carried over: not to tests, to what steers their run, or compiled."""
+    """Whether a change to the file is carried over: not to tests, to what steers their run, or compiled.
+
+    What the canonical fix changes is, whatever it is called, unless the suite brings it.
+    """
     pure = PurePosixPath(path)
     name, folders = pure.name, set(pure.parts[:-1])
     if pure.is_absolute() or ".." in pure.parts or "\0" in path or not path or len(path) > 255:
         return False
+    if path in suite.gold and path not in suite.files:
+        return True
     if path in suite.files or name in _STEERING or pure.suffix in _NOT_SOURCE:
         return False
     if name.startswith("test_") or pure.stem.endswith("_test") or name in ("test.py", "tests.py"):

@@ -6,6 +6,7 @@ sandbox.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -141,7 +142,7 @@ class Swe(Env):
 
     async def reset(self, task: Task) -> None:
         """Put the repository into the episode's session, in one call."""
-        archive = repository(self.source.repair(task).base)
+        archive = await asyncio.to_thread(lambda: repository(self.source.repair(task).base))
         if len(archive) > self.workspace.disk_mb << 20:
             raise DataError(
                 f"The repository of task {task.id} has {len(archive) >> 20} MiB, more than disk_mb="
@@ -167,7 +168,7 @@ class Swe(Env):
 
     async def judged(self, episode: Trajectory) -> float:
         """1.0 if the change makes the failing tests pass and keeps the others passing, else 0.0."""
-        repair = self.source.repair(episode.task)
+        repair = await asyncio.to_thread(self.source.repair, episode.task)
         if episode.status != "finished":
             verdict = Verdict(level="unsubmitted", detail=f"The episode ended by {episode.reason}.")
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -78,9 +78,3 @@ def described(changes: Changes, base: Tree, most: int) -> str:
         )
         parts += difflib.unified_diff(before, after, f"a/{path}", f"b/{path}", lineterm="", n=1)
     return "\n".join(parts)[:most]
-
-
-def strings(value: object) -> Mapping[str, str]:
-    """JSON data that holds files."""
-    assert isinstance(value, Mapping)
-    return {str(path): str(text) for path, text in value.items()}

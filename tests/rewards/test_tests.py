@@ -153,6 +153,12 @@ async def test_no_folder_makes_such_a_file_a_source(folder, name):
     assert not is_source(f"{folder}/{name}", Suite([]))
 
 
+async def test_what_the_canonical_fix_changes_is_source_whatever_its_name():
+    suite = Suite([], gold={"django/test/client.py": b"", "tests/t.py": b""}, files={"tests/t.py": b""})
+    assert is_source("django/test/client.py", suite) and not is_source("tests/t.py", suite)
+    assert not is_source("django/test/client.py", Suite([]))
+
+
 async def test_only_differences_are_carried_over():
     changes = {"calc.py": WRONG.encode(), "b.py": None, "c.py": b"1"}
     assert carried_over(BASE, changes, SUITE) == {"c.py": b"1"}

@@ -6,6 +6,7 @@ import sys
 # What lies in the working folder must not be taken for a library.
 sys.path[:] = [folder for folder in sys.path if folder not in ("", os.getcwd())]
 import json  # noqa: E402
+from collections.abc import Callable, Iterator  # noqa: E402
 
 LEFT_OUT = {".git", "__pycache__", "node_modules"}
 MOST_BYTES = 1 << 20  # of a file that is looked at
@@ -16,7 +17,7 @@ class Refused(Exception):
     """The message is for the model."""
 
 
-def read(path):
+def read(path: str) -> str:
     try:
         with open(path, "rb") as file:
             data = file.read(MOST_BYTES + 1)
@@ -34,10 +35,10 @@ def read(path):
         raise Refused(f"{path} is not text.") from None
 
 
-def nearest(path):
+def nearest(path: str) -> str:
     import difflib
 
-    names = []
+    names: list[str] = []
     for name in walk("."):
         names.append(name)
         if len(names) == 2000:
@@ -47,7 +48,7 @@ def nearest(path):
     return f" There are {', '.join(near[:3])}." if near else ""
 
 
-def walk(top):
+def walk(top: str) -> Iterator[str]:
     if os.path.isfile(top):
         yield os.path.normpath(top)
     for folder, folders, files in os.walk(top):
@@ -56,8 +57,8 @@ def walk(top):
             yield os.path.normpath(os.path.join(folder, name))
 
 
-def listing(path, most):
-    names = []
+def listing(path: str, most: int) -> str:
+    names: list[str] = []
     for name in walk(path):
         if len(names) == most:
             return "\n".join([*names, "(and more)"])
@@ -65,7 +66,7 @@ def listing(path, most):
     return "\n".join(names) or "(empty)"
 
 
-def view(path, first, last, most):
+def view(path: str, first: int, last: int, most: int) -> str:
     if os.path.isdir(path):
         return listing(path, most)
     lines = read(path).splitlines()
@@ -81,12 +82,12 @@ def view(path, first, last, most):
     return "\n".join(shown) or "(empty)"
 
 
-def find(text, path, most):
+def find(text: str, path: str, most: int) -> str:
     if not text:
         raise Refused("There is nothing to look for.")
     if not os.path.exists(path):
         raise Refused(f"There is no {path}.")
-    found = []
+    found: list[str] = []
     for name in walk(path):
         try:
             lines = read(name).splitlines()
@@ -100,7 +101,7 @@ def find(text, path, most):
     return "\n".join(found) or "Nothing was found."
 
 
-def edit(path, old, new):
+def edit(path: str, old: str, new: str) -> str:
     text = read(path)
     if not old:
         raise Refused("old is empty; use create for a new file.")
@@ -117,7 +118,7 @@ def edit(path, old, new):
     return "Edited."
 
 
-def create(path, text):
+def create(path: str, text: str) -> str:
     if os.path.isdir(path):
         raise Refused(f"{path} is a folder.")
     folder = os.path.dirname(path)
@@ -130,7 +131,7 @@ def create(path, text):
     return "Written."
 
 
-def write(path, text):
+def write(path: str, text: str) -> None:
     try:
         with open(path, "w", encoding="utf-8", newline="", errors="surrogateescape") as file:
             file.write(text)
@@ -138,12 +139,14 @@ def write(path, text):
         raise Refused(f"{path}: {problem.strerror}.") from None
 
 
-def changes(before, most_bytes, most_files):
+def changes(before: dict[str, str], most_bytes: int, most_files: int) -> dict[str, str | None]:
     """Files that are not as ``before`` has them, by their digests; what is not a plain file is left out."""
     import base64
     import hashlib
 
-    changed, size, seen = {}, 0, set()
+    changed: dict[str, str | None] = {}
+    seen: set[str] = set()
+    size = 0
     for name in walk("."):
         if os.path.islink(name) or not os.path.isfile(name):
             continue
@@ -162,15 +165,15 @@ def changes(before, most_bytes, most_files):
     return changed
 
 
-OPERATIONS = {"view": view, "find": find, "edit": edit, "create": create}
+OPERATIONS: dict[str, Callable[..., str]] = {"view": view, "find": find, "edit": edit, "create": create}
 
 
-def main():
+def main() -> None:
     request = json.load(sys.stdin)
     operation = request.pop("operation")
     try:
         if operation == "changes":
-            answer = {"changes": changes(**request)}
+            answer: dict[str, object] = {"changes": changes(**request)}
         else:
             answer = {"text": OPERATIONS[operation](**request)}
     except Refused as problem:

@@ -6,6 +6,8 @@ pass, so it gains nothing to end the process. The parent runs no code of the rep
 stdout.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import select
@@ -13,12 +15,16 @@ import signal
 import struct
 import sys
 import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pytest
 
 TICK = 0.05  # seconds between looks at whether the child has ended
 MOST_REPORTS = 8 << 20  # bytes
 
 
-def unpack(archive):
+def unpack(archive: bytes) -> None:
     import io
     import tarfile
 
@@ -26,7 +32,7 @@ def unpack(archive):
         tar.extractall(".", filter="fully_trusted")  # noqa: S202 - made by the host, of plain files
 
 
-def hide():
+def hide() -> None:
     """Keep the child, which has our user, from our memory and descriptors (PR_SET_DUMPABLE)."""
     import ctypes
 
@@ -36,28 +42,28 @@ def hide():
 class Reporter:
     """A plugin of pytest's that writes each report as a line."""
 
-    def __init__(self, pipe, most):
+    def __init__(self, pipe: int, most: int) -> None:
         self._write, self._pipe, self._dumps, self._most = os.write, pipe, json.dumps, most
 
-    def _tell(self, name, phase, outcome, text):
+    def _tell(self, name: str, phase: str, outcome: str, text: str) -> None:
         line = self._dumps([name, phase, outcome, text[-self._most :]]) + "\n"
         data = line.encode(errors="replace")
         while data:
             data = data[self._write(self._pipe, data) :]
 
-    def pytest_runtest_logreport(self, report):
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         outcome = report.outcome
         if hasattr(report, "wasxfail"):
             outcome = "xfailed" if outcome == "skipped" else "xpassed"
         text = report.longreprtext if outcome == "failed" else ""
         self._tell(report.nodeid, report.when, outcome, text)
 
-    def pytest_collectreport(self, report):
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.outcome == "failed":
             self._tell(report.nodeid, "collect", "failed", report.longreprtext)
 
 
-def place_of_repository():
+def place_of_repository() -> int:
     """Where in sys.path the repository goes: before installed packages, after Python's own."""
     for index, folder in enumerate(sys.path):
         if os.path.basename(folder) in ("site-packages", "dist-packages"):
@@ -65,7 +71,7 @@ def place_of_repository():
     return len(sys.path)
 
 
-def child(request, pipe):
+def child(request: dict[str, Any], pipe: int) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(null, number)
@@ -84,7 +90,7 @@ def child(request, pipe):
     pytest.main(arguments, plugins=[Reporter(pipe, request["most"])])
 
 
-def start(request):
+def start(request: dict[str, Any]) -> tuple[int, int]:
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -98,7 +104,7 @@ def start(request):
     return pid, reader
 
 
-def watch(pid, reader, seconds):
+def watch(pid: int, reader: int, seconds: float) -> tuple[bytes, str]:
     """What came through the pipe until the child ended, and how it ended."""
     deadline = time.monotonic() + seconds
     data, ended = bytearray(), ""
@@ -128,16 +134,18 @@ def watch(pid, reader, seconds):
     return bytes(data), ended
 
 
-def stop(pid):
+def stop(pid: int) -> None:
     try:
         os.killpg(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         pass
 
 
-def summed_up(data):
+def summed_up(data: bytes) -> dict[str, Any]:
     """Of each test the worst outcome of its phases, and what a failure said."""
-    outcomes, messages, called = {}, {}, set()
+    outcomes: dict[str, str] = {}
+    messages: dict[str, str] = {}
+    called: set[str] = set()
     for line in data.decode(errors="replace").splitlines():
         try:
             name, phase, outcome, text = json.loads(line)
@@ -154,7 +162,7 @@ def summed_up(data):
     return {"outcomes": ran, "messages": messages}
 
 
-def main():
+def main() -> None:
     sent = sys.stdin.buffer.read()
     (size,) = struct.unpack_from(">I", sent)
     request = json.loads(sent[4 : 4 + size])
