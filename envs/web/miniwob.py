@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agentrl import ConfigError, SessionLost
+from agentrl import ConfigError, SessionLost, ToolError, Trajectory
+from agentrl.envs.web.miniwob_play import SCRIPTS
+from agentrl.envs.web.play import Outcome, Play
+from agentrl.envs.web.seen import Seen, Steps
 from agentrl.tools.browser import Folder, OpenPage
 
-WIDTH, HEIGHT = 500, 320
-"""Of the window that MiniWoB's own Python interface opens."""
 HIDDEN = ("query", "reward-display", "click-canvas", "sync-task-cover")
 """What its own observations leave out too."""
 READY_TRIES = 100
@@ -31,21 +32,6 @@ _OUTCOME = """() => ({
 })"""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """Where an episode stands, as the page itself says.
-
-    Args:
-        done: whether the page has judged it.
-        reward: between -1 and 1, without MiniWoB's discount for time; 0 until it is done.
-        reason: the page's, if it gives one.
-    """
-
-    done: bool
-    reward: float
-    reason: str
-
-
 def pages_folder() -> Path:
     """The folder of MiniWoB's pages.
 
@@ -58,34 +44,49 @@ def pages_folder() -> Path:
     return Path(found.submodule_search_locations[0]) / "html"
 
 
-def site(name: str) -> Folder:
-    """The site of a task.
+class MiniWob(Play):
+    """A task of MiniWoB++.
 
     Raises:
         ConfigError: MiniWoB is not installed.
     """
-    return Folder(pages_folder(), f"/miniwob/{name}.html")
 
+    def __init__(self, name: str, seed: int) -> None:
+        super().__init__(name, seed)
+        self.site = Folder(pages_folder(), f"/miniwob/{name}.html")
 
-async def start(opened: OpenPage, seed: int) -> str:
-    """Begin an episode; returns what it asks for.
+    async def begin(self, opened: OpenPage) -> str:
+        await opened.do(opened.page.evaluate(_START, [str(self.seed), list(HIDDEN)]))
+        for _ in range(READY_TRIES):
+            if await opened.do(opened.page.evaluate(_READY)):
+                break
+        else:
+            raise SessionLost(f"The page of {self.name} did not become ready.")
+        return " ".join(str(await opened.do(opened.page.evaluate(_UTTERANCE))).split())
 
-    Raises:
-        SessionLost: the page does not become ready.
-    """
-    await opened.do(opened.page.evaluate(_START, [str(seed), list(HIDDEN)]))
-    for _ in range(READY_TRIES):
-        if await opened.do(opened.page.evaluate(_READY)):
-            break
-    else:
-        raise SessionLost("A page of MiniWoB did not become ready.")
-    return " ".join(str(await opened.do(opened.page.evaluate(_UTTERANCE))).split())
+    async def outcome(self, opened: OpenPage, episode: Trajectory | None = None) -> Outcome:
+        """As the page judges, without its discount for time. One that was left or loaded anew is over, for
+        nothing."""
+        found: dict[str, Any] = await opened.do(opened.page.evaluate(_OUTCOME))
+        if not found["started"]:
+            return Outcome(True, 0.0, "the page was left")
+        done = bool(found["done"])
+        return Outcome(done, float(found["raw"]) if done else 0.0, str(found["reason"] or ""))
 
+    async def save(self, opened: OpenPage) -> Any:
+        """What was done so far: the state of a page's scripts cannot be taken."""
+        return list(opened.done)
 
-async def outcome(opened: OpenPage) -> Outcome:
-    """How the page judges what was done. One that was left or loaded anew is over, for nothing."""
-    found: dict[str, Any] = await opened.do(opened.page.evaluate(_OUTCOME))
-    if not found["started"]:
-        return Outcome(True, 0.0, "the page was left")
-    done = bool(found["done"])
-    return Outcome(done, float(found["raw"]) if done else 0.0, str(found["reason"] or ""))
+    async def load(self, opened: OpenPage, state: Any) -> None:
+        """Do it again, from the same seed."""
+        await opened.do(opened.page.goto(self.site.start))
+        await self.begin(opened)
+        opened.done.clear()
+        await opened.look()
+        for name, arguments in state:
+            with contextlib.suppress(ToolError):  # as it may have done then
+                await opened.repeat(name, arguments)
+            await opened.look()
+
+    def script(self, asked: str, page: Seen) -> Steps:
+        return SCRIPTS[self.name](asked, page)

@@ -52,7 +52,7 @@ class Browser(ToolSet):
         height: int = 700,
         lines: int = 150,
         load_seconds: float = 10.0,
-        start_seconds: float = 60.0,
+        start_seconds: float = 120.0,
         most_pages: int = 64,
         pages_per_browser: int = 16,
         wait_seconds: float = 120.0,

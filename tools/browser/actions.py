@@ -9,6 +9,7 @@ from agentrl import Image, InfrastructureError, Observation, Tool, ToolContext
 from agentrl.tools.browser.open_page import OpenPage
 from agentrl.tools.browser.page import Direction
 
+
 class Browsers(Protocol):
     """What the tools need of the set that they belong to."""
 

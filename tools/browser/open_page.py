@@ -67,6 +67,15 @@ class OpenPage:
             return seen
         return await self.look() if show else Observation("Done.")
 
+    async def repeat(self, name: str, arguments: Mapping[str, Any]) -> None:
+        """Do again what stands in :attr:`done`.
+
+        Raises:
+            ToolError: it fails now.
+        """
+        self.done.append((name, dict(arguments)))
+        await self.do(getattr(self.page, name)(*arguments.values()))
+
     async def look(self, start: int = 0) -> Observation:
         """The page as text, from a line on."""
         return Observation(await self.do(self.page.read(start)), metadata={"url": self.page.url})

@@ -205,9 +205,15 @@ class Page:
         """What a JavaScript function of the environment's own gives on the page; nothing of a model's.
 
         The page itself can see and change what it is given.
+
+        Raises:
+            SessionLost: it cannot be had; no model asked for it.
         """
-        async with self._guarded("evaluate"):
-            return await self._tab.evaluate(script, argument)
+        try:
+            async with self._guarded("evaluate"):
+                return await self._tab.evaluate(script, argument)
+        except ToolError as problem:
+            raise SessionLost(f"The page did not answer the environment: {problem}") from problem
 
     async def cookies(self) -> list[dict[str, Any]]:
         """The context's cookies."""

@@ -16,6 +16,7 @@ ACTIVE = {
 TITLED = {"heading", "dialog", "alertdialog", "alert", "rowheader", "columnheader"}
 SKIPPED = {"InlineTextBox", "LineBreak", "ListMarker", "Canvas", "none", "scrollbar"}
 LISTS = {"combobox", "listbox"}
+ROWS = {"row", "LayoutTableRow"}
 COMPOSED = {"Date", "DateTime", "InputTime"}
 """Made of parts that need not be shown."""
 MOST_OPTIONS = 40
@@ -101,7 +102,7 @@ class _Reader:
         elif self._is_leaf_text(node):
             text = " ".join(_value(child, "name") for child in self._children(node)).strip()
             yield self._numbered(node, "", text) if text else ""
-        elif role == "row":
+        elif role in ROWS:
             yield " | ".join(filter(None, (self._joined(child, depth) for child in self._children(node))))
         elif role == "heading":
             yield f"# {self._joined_children(node, depth)}"
@@ -186,9 +187,7 @@ class _Reader:
             yield child
             yield from self._below(child, depth + 1)
 
-    def _numbered(
-        self, node: Mapping[str, Any], role: str, text: str, options: tuple[str, ...] = ()
-    ) -> str:
+    def _numbered(self, node: Mapping[str, Any], role: str, text: str, options: tuple[str, ...] = ()) -> str:
         element = int(node["backendDOMNodeId"])
         number = self._numbers.number(element)
         self.elements[number] = Element(element, role or "text", options)
