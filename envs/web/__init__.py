@@ -183,7 +183,7 @@ class Web(Env):
     # ---- the expert -----------------------------------------------------------------------------
 
     def expert(self, task: Task, rng: random.Random) -> Expert:
-        """Reads the page and does what it asks for; or, with ``expert_rate`` below 1, clicks anywhere once."""
+        """Does what the page asks for; or, with ``expert_rate`` below 1, clicks anywhere once."""
         page, script = Seen(self.shown), self.play.script(self.asked, Seen(self.shown))
         slips = rng.random() >= self.expert_rate
         answers: list[str] | None = None

@@ -107,7 +107,7 @@ def _boxes(asked: str, page: Seen) -> Steps:
 @plays("click-collapsible-nodelay")
 def _expand(asked: str, page: Seen) -> Steps:
     yield click(page.first("tab"))
-    yield click(submit(page))
+    yield click(page.first("tab", "Submit"))
 
 
 @plays(
@@ -131,27 +131,6 @@ def _odd_or_even(asked: str, page: Seen) -> Steps:
             odd, even = page.items[index - 1], page.items[index + 1]
             yield click(odd if int(item.text) % 2 else even)
     yield click(submit(page))
-
-
-@plays("ascending-numbers")
-def _ascending(asked: str, page: Seen) -> Steps:
-    for item in sorted(page.all("text"), key=lambda item: int(item.text)):
-        yield click(item)
-
-
-@plays("navigate-tree")
-def _tree(asked: str, page: Seen) -> Steps:
-    name = quoted(asked)[0]
-    tried: set[str] = set()
-    while True:
-        found = page.all("text", name)
-        if found:
-            yield click(found[-1])
-            return
-        item = next(item for item in page.all("text") if item.text not in tried)
-        tried.add(item.text)
-        [text] = yield click(item)
-        page = Seen(text)
 
 
 @plays("email-inbox-delete", "email-inbox-important")

@@ -11,10 +11,10 @@ from agentrl import Message, call
 Steps = Generator[Message, list[str], None]
 """What a script yields, and is sent: the answers to its calls."""
 
-ROLES = frozenset(
-    "button link textbox searchbox combobox listbox checkbox radio slider spinbutton tab menuitem treeitem "
-    "image Date InputTime".split()
-)
+ROLES = {
+    "button", "link", "textbox", "searchbox", "combobox", "listbox", "checkbox", "radio", "slider",
+    "spinbutton", "tab", "menuitem", "treeitem", "image", "Date", "InputTime",
+}  # fmt: skip
 _ITEM = re.compile(r"\[(\d+)\] ?([^\[\n]*)")
 
 

@@ -117,7 +117,7 @@ class Shop(Site):
     async def account(self, request: web.BaseRequest, form: Form) -> web.Response:
         """The customer's own page, once signed in."""
         if not self._signed_in(request):
-            return self._shown("sign in", "Sign in", wrong="wrong" in form)
+            return self._shown("sign_in", "Sign in", wrong="wrong" in form)
         return self._shown("account", "Account")
 
     # ---- what changes something -------------------------------------------------------------------
@@ -218,7 +218,7 @@ class ShopPlay(Play):
 
 
 def _says(text: str, answer: str) -> bool:
-    """Whether a final message is the answer and nothing else, but for a word like ``Answer:`` or a full stop."""
+    """Whether a final message is the answer and nothing else, but for ``Answer:`` or a full stop."""
     return text.strip().rstrip(".").removeprefix("Answer:").strip() == answer
 
 

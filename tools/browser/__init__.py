@@ -1,4 +1,4 @@
-"""A browser for an episode: Chromium, confined to the episode's own site, read as text with numbered elements."""
+"""A browser for an episode: Chromium, confined to the episode's own site, read as text with numbers."""
 
 from __future__ import annotations
 

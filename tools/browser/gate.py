@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 HEADER = "X-Agentrl-Episode"
-"""Names the episode in every request of its browser context. Pages cannot read it and do not know another's."""
+"""Names the episode in every request of its browser. Pages cannot read it and do not know another's."""
 
 
 class Visit:

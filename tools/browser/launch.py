@@ -13,6 +13,7 @@ import os
 import socket
 import struct
 import sys
+from pathlib import Path
 
 CLONE_NEWUSER, CLONE_NEWNET = 0x1000_0000, 0x4000_0000
 PR_SET_DUMPABLE, PR_SET_PDEATHSIG, SIGKILL = 4, 1, 9
@@ -45,8 +46,7 @@ def main(plan: dict[str, object], arguments: list[str]) -> None:
         ("uid_map", f"{inside} {user} 1"),
         ("gid_map", f"{inside} {group} 1"),
     ):
-        with open(f"/proc/self/{name}", "w") as file:
-            file.write(text)
+        Path(f"/proc/self/{name}").write_text(text)
     _bring_up_loopback()
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", int(str(plan["port"]))))

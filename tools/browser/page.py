@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urljoin, urlsplit
 
-from agentrl import Image, SessionLost, ToolError, DefinitionError
+from agentrl import DefinitionError, Image, SessionLost, ToolError
 from agentrl.tools.browser.view import Element, Numbers, View, make_view, nameless, read_marks
 
 if TYPE_CHECKING:
@@ -50,8 +50,8 @@ _SELECT = """function (wanted) {
 _SCROLL = """function (x, y) {
     const root = document.scrollingElement || document.documentElement;
     let place = this.nodeType === Node.ELEMENT_NODE ? this : this.parentElement || root;
-    const roomy = each => each.scrollHeight > each.clientHeight + 1 || each.scrollWidth > each.clientWidth + 1;
-    const scrolls = each => /auto|scroll/.test(getComputedStyle(each).overflow) || each.tagName === "TEXTAREA";
+    const roomy = box => box.scrollHeight > box.clientHeight + 1 || box.scrollWidth > box.clientWidth + 1;
+    const scrolls = box => /auto|scroll/.test(getComputedStyle(box).overflow) || box.tagName === "TEXTAREA";
     while (place !== root && !(roomy(place) && scrolls(place))) place = place.parentElement || root;
     const before = [place.scrollLeft, place.scrollTop];
     const size = place === root ? [innerWidth, innerHeight] : [place.clientWidth, place.clientHeight];
@@ -75,7 +75,7 @@ class PageLimits:
 
 
 class Page:
-    """A page in a context of its own. All methods are to be called in the browser's event loop, one at a time.
+    """A page in a context of its own. Its methods are for the browser's event loop, one at a time.
 
     They raise :class:`agentrl.SessionLost` once the page or its browser has crashed or been closed, and
     :class:`agentrl.ToolError` where a page does not load or answer in time.

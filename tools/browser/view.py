@@ -106,13 +106,22 @@ class _Reader:
             yield " | ".join(filter(None, (self._joined(child, depth) for child in self._children(node))))
         elif role == "heading":
             yield f"# {self._joined_children(node, depth)}"
-        elif self._is_paragraph(node):
-            yield self._joined_children(node, depth)
         else:
             if role in TITLED and _value(node, "name"):
                 yield f"{role} {_value(node, 'name')}:"
-            for child in self._children(node):
-                yield from self.lines(child, depth + 1)
+            yield from self._lines_below(node, depth)
+
+    def _lines_below(self, node: Mapping[str, Any], depth: int) -> Iterator[str]:
+        """Those of its children; texts side by side are one line."""
+        texts: list[str] = []
+        for child in self._children(node):
+            if _value(child, "role") == "StaticText":
+                texts.append(_value(child, "name"))
+                continue
+            yield " ".join(filter(None, texts))
+            texts.clear()
+            yield from self.lines(child, depth + 1)
+        yield " ".join(filter(None, texts))
 
     def _joined(self, node: Mapping[str, Any], depth: int) -> str:
         return " ".join(filter(None, self.lines(node, depth + 1)))
@@ -131,20 +140,10 @@ class _Reader:
         return found
 
     def _is_leaf_text(self, node: Mapping[str, Any]) -> bool:
-        """Whether it is an element of text alone, of which only the browser knows whether clicks do anything."""
+        """Whether it is an element of text alone: only the browser knows whether clicks do anything."""
         children = self._children(node)
         roles = {_value(child, "role") for child in children} - SKIPPED
         return _value(node, "role") == "generic" and roles == {"StaticText"}
-
-    def _is_paragraph(self, node: Mapping[str, Any]) -> bool:
-        """Whether it has text of its own, so that it reads as one line."""
-        children = self._children(node)
-        own = [child for child in children if _value(child, "role") == "StaticText"]
-        inline = all(_value(child, "role") == "StaticText" or self._is_inline(child) for child in children)
-        return bool(own) and any(_value(child, "name") for child in own) and inline
-
-    def _is_inline(self, node: Mapping[str, Any]) -> bool:
-        return _value(node, "role") in SKIPPED | {"link", "image"} or self._is_leaf_text(node)
 
     def _active(self, node: Mapping[str, Any], role: str) -> str:
         states = {entry["name"]: entry["value"].get("value") for entry in node.get("properties", ())}
@@ -203,7 +202,7 @@ def nameless(nodes: Iterable[Mapping[str, Any]]) -> bool:
 
 
 def read_marks(document: Mapping[str, Any]) -> dict[int, str]:
-    """From what ``DOM.getDocument`` answers: an element's own ``id``, or else its class, as ``#id``, ``.class``."""
+    """From what ``DOM.getDocument`` answers: ``#id`` of an element, or else ``.class``."""
     marks: dict[int, str] = {}
     left = [document]
     while left:
