@@ -87,6 +87,7 @@ class Page:
         self._main_frame = ""
         self._numbers, self._view = Numbers(), View([], {})
         self._crashed = False
+        self._limit: asyncio.Timeout | None = None  # of what is being done
         self._asked_to_load, self._idle = False, asyncio.Event()
         self._idle.set()
         self._dialogs: list[str] = []
@@ -101,7 +102,7 @@ class Page:
         """
         self._cdp = await self._context.new_cdp_session(self._tab)
         self._tab.set_default_timeout(self._limits.load_seconds * 1000)
-        self._tab.on("crash", lambda _: setattr(self, "_crashed", True))
+        self._tab.on("crash", self._on_crash)
         self._tab.on("dialog", self._on_dialog)
         self._context.on("page", lambda tab: asyncio.ensure_future(_dismiss(tab)))
         await self._cdp.send("Page.enable")
@@ -121,6 +122,11 @@ class Page:
         if event.get("frameId") == self._main_frame:
             self._idle.set() if idle else self._idle.clear()
 
+    def _on_crash(self, _: object) -> None:
+        self._crashed = True
+        if self._limit is not None:  # nothing will answer any more
+            self._limit.reschedule(asyncio.get_running_loop().time())
+
     async def _on_dialog(self, dialog: Any) -> None:
         self._dialogs.append(f"{dialog.type}: {dialog.message[:500]}")
         await (dialog.accept() if dialog.type in ("alert", "beforeunload") else dialog.dismiss())
@@ -131,7 +137,7 @@ class Page:
         from playwright.async_api import Error
 
         try:
-            async with asyncio.timeout(self._limits.load_seconds):
+            async with asyncio.timeout(self._limits.load_seconds) as self._limit:
                 yield
         except (Error, TimeoutError) as problem:
             if self.lost:
@@ -316,6 +322,8 @@ class Page:
 
     def _element(self, number: int) -> Element:
         found = self._view.elements.get(number)
+        if self.lost:
+            raise SessionLost("The browser or its page has ended.")
         if found is None:
             raise ToolError(f"There is no [{number}] on the page now. Read the page.")
         return found
