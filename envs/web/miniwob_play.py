@@ -191,14 +191,6 @@ def _word(asked: str, page: Seen) -> Steps:
     yield click(submit(page))
 
 
-@plays("copy-paste", "copy-paste-2")
-def _copy(asked: str, page: Seen) -> Steps:
-    *sources, field = page.all("textbox")
-    word = next((word for word in asked.split() if word in ORDINALS), "1st")
-    yield write(field, sources[ORDINALS[word]].text.partition(" = ")[2])
-    yield click(submit(page))
-
-
 @plays("scroll-text")
 def _last_word(asked: str, page: Seen) -> Steps:
     text, field = page.all("textbox")

@@ -15,7 +15,7 @@ ROLES = {
     "button", "link", "textbox", "searchbox", "combobox", "listbox", "checkbox", "radio", "slider",
     "spinbutton", "tab", "menuitem", "treeitem", "image", "Date", "InputTime",
 }  # fmt: skip
-_ITEM = re.compile(r"\[(\d+)\] ?([^\[\n]*)")
+_ITEM = re.compile(r"\[(\d+)\] ?((?:(?! \| )[^\[\n])*)")
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,9 @@ class Gate:
         """Serve on a listening socket, which is closed with the gate."""
         from aiohttp import web
 
-        self._runner = web.ServerRunner(web.Server(self._handle), access_log=None, shutdown_timeout=0.1)
+        self._runner = web.ServerRunner(
+            web.Server(self._handle, handler_cancellation=True), access_log=None, shutdown_timeout=0.1
+        )
         await self._runner.setup()
         await web.SockSite(self._runner, listener).start()
 

@@ -136,6 +136,8 @@ class Page:
         """Tell apart what the page does, what the site does, and what the browser does."""
         from playwright.async_api import Error
 
+        if self.lost:
+            raise SessionLost("The browser or its page has ended.")
         try:
             async with asyncio.timeout(self._limits.load_seconds) as self._limit:
                 yield

@@ -53,7 +53,16 @@ class BrowserThread:
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
     loop.run_forever()
+    loop.run_until_complete(_cancel_all())
     loop.close()
+
+
+async def _cancel_all() -> None:
+    """End what is left: answers of sites that nobody waits for any more."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
 
 
 class Pool:
