@@ -92,6 +92,7 @@ async def _play(
         tensor_parallel=hardware.tensor_parallel,
         max_tokens=limits.max_prompt_tokens + limits.max_trajectory_tokens,
         concurrency=min(limits.concurrency, total),
+        vision=chat.vision,
     )
     try:
         with EpisodeLog(run.episodes) as log, tally:

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from agentrl.chat.vision import decoded
 from agentrl.errors import EngineError
-from agentrl.observation import Image
+from agentrl.observation import Picture
 from agentrl.rollout.policy import Generation, Sampling
+from agentrl.rollout.vllm_policy import BAN
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class VerlPolicy:
         self._ledger: dict[str, list[LedgerEntry]] = defaultdict(list)
 
     async def generate(
-        self, prompt_ids: Sequence[int], sampling: Sampling, *, episode: str, images: Sequence[Image] = ()
+        self, prompt_ids: Sequence[int], sampling: Sampling, *, episode: str, images: Sequence[Picture] = ()
     ) -> Generation:
         """Sample one turn.
 
@@ -56,11 +58,18 @@ class VerlPolicy:
         }
         if sampling.seed is not None:
             parameters["seed"] = sampling.seed
+        if sampling.banned_token_ids:
+            parameters["logit_bias"] = dict.fromkeys(sampling.banned_token_ids, BAN)
         if sampling.stop_strings:
             parameters |= {"stop": list(sampling.stop_strings), "include_stop_str_in_output": True}
         try:
             output = await asyncio.wait_for(
-                self._client.generate(episode, prompt_ids=list(prompt_ids), sampling_params=parameters),
+                self._client.generate(
+                    episode,
+                    prompt_ids=list(prompt_ids),
+                    sampling_params=parameters,
+                    image_data=[decoded(picture) for picture in images] or None,
+                ),
                 self._seconds,
             )
         except TimeoutError as problem:
