@@ -128,7 +128,7 @@ class TrainConfig(Section):
     """A training run."""
 
     env: str = Field(..., description="name, dotted path or file of the environment")
-    model: str = Field("embedded", description="embedded, smollm2, a folder or a hub id")
+    model: str = Field("embedded", description="embedded, embedded-vl, smollm2, a folder or a hub id")
     preset: Literal["cpu", "gpu"] = "cpu"
     data: str | None = Field(
         None, description="folder or hub id of the tasks, where the environment takes one"

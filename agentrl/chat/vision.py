@@ -10,14 +10,15 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import io
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
-from agentrl.chat.stream import token_id
 from agentrl.chat.types import Message
 from agentrl.errors import DataError, ModelUnsupported, UsageError
 from agentrl.observation import Picture
@@ -84,12 +85,13 @@ class Vision:
         Raises:
             ModelUnsupported: the vocabulary lacks the tokens that stand for images.
         """
-        try:
-            _, placeholder, _ = (token_id(tokenizer, mark) for mark in MARKS)
-        except ValueError as problem:
-            raise ModelUnsupported(f"This model cannot be shown images: {problem}.") from problem
-        found = (tokenizer.convert_tokens_to_ids(token) for token in NEVER_SAMPLED)
-        banned = tuple(token for token in found if token not in (None, tokenizer.unk_token_id))
+        found = {token: tokenizer.convert_tokens_to_ids(token) for token in NEVER_SAMPLED}
+        known = {name: token for name, token in found.items() if token not in (None, tokenizer.unk_token_id)}
+        if missing := [mark for mark in MARKS if mark not in known]:
+            raise ModelUnsupported(
+                f"This model cannot be shown images: its vocabulary has no {', '.join(missing)}."
+            )
+        placeholder, banned = known[MARKS[1]], tuple(known.values())
         if processor is None:
             return cls(placeholder, banned)
         size = processor.size
@@ -195,7 +197,11 @@ def positions(ids: Sequence[int], grids: Sequence[Sequence[int]], vision: Vision
         times, down, across = next(left, (0, 0, 0))
         shape = (int(times), int(down) // vision.merge, int(across) // vision.merge)
         size = math.prod(shape)
-        if size == 0 or any(token != vision.placeholder for token in ids[at : at + size]) or at + size > len(ids):
+        if (
+            size == 0
+            or any(token != vision.placeholder for token in ids[at : at + size])
+            or at + size > len(ids)
+        ):
             raise ValueError(f"the placeholders from token {at} on are not those of an image of {shape}")
         found[:, at : at + size] = np.indices(shape).reshape(3, size) + following
         at, following = at + size, following + max(shape)
@@ -206,13 +212,16 @@ def positions(ids: Sequence[int], grids: Sequence[Sequence[int]], vision: Vision
 
 def takes_images(model: str) -> bool:
     """Whether the model in a folder, or of that name on the hub, is of a family that is shown images here."""
-    from transformers import PreTrainedConfig
-
     try:
-        config, _ = PreTrainedConfig.get_config_dict(model)
-    except (OSError, ValueError):
+        if Path(model).is_dir():
+            config = json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))
+        else:
+            from transformers import PreTrainedConfig
+
+            config, _ = PreTrainedConfig.get_config_dict(model)
+        return config.get("model_type") in FAMILIES
+    except (OSError, ValueError, AttributeError):  # not there, or no JSON object
         return False
-    return config.get("model_type") in FAMILIES
 
 
 def image_only_processors() -> None:

@@ -25,7 +25,7 @@ from agentrl.errors import ConfigError
 from agentrl.evaluate import EpisodeResult, EvalResult
 from agentrl.evaluate import evaluate as run_evaluation
 from agentrl.events import FileSink
-from agentrl.store import RunFolder, writing
+from agentrl.store import RunFolder, keep_pictures, writing
 from agentrl.task import Task
 from agentrl.trajectory import Trajectory
 from agentrl.view.summary import versions
@@ -99,6 +99,7 @@ async def _play(
 
             def on_episode(result: EpisodeResult, trajectory: Trajectory) -> None:
                 log.add(result, trajectory)
+                keep_pictures(run.path, trajectory.pictures.values())
                 tally.add(result)
 
             return await run_evaluation(

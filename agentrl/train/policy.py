@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from agentrl.chat.vision import decoded
+from agentrl.chat.vision import Vision, decoded
 from agentrl.errors import EngineError
 from agentrl.observation import Picture
 from agentrl.rollout.policy import Generation, Sampling
@@ -22,6 +22,15 @@ class LedgerEntry:
     prompt_ids: list[int]
     token_ids: list[int]
     logprobs: list[float]
+    pictures: tuple[Picture, ...] = ()
+
+    def record(self, vision: Vision | None) -> dict[str, Any]:
+        """As the doctor reads it: of each picture the fingerprint of its pixel values."""
+        pixels = [vision.digest(picture) for picture in self.pictures] if vision else []
+        return {
+            "prompt_ids": self.prompt_ids, "token_ids": self.token_ids, "logprobs": self.logprobs,
+            "pixels": pixels,
+        }  # fmt: skip
 
 
 class VerlPolicy:
@@ -68,7 +77,7 @@ class VerlPolicy:
                     episode,
                     prompt_ids=list(prompt_ids),
                     sampling_params=parameters,
-                    image_data=[decoded(picture) for picture in images] or None,
+                    **({"image_data": [decoded(picture) for picture in images]} if images else {}),
                 ),
                 self._seconds,
             )
@@ -80,15 +89,16 @@ class VerlPolicy:
             raise EngineError(
                 f"The inference engine failed: {type(problem).__name__}: {problem}"
             ) from problem
-        return self._generation(list(prompt_ids), output, sampling, episode)
+        given = LedgerEntry(list(prompt_ids), [], [], tuple(images))
+        return self._generation(given, output, sampling, episode)
 
-    def _generation(self, prompt_ids: list[int], output: Any, sampling: Sampling, episode: str) -> Generation:
+    def _generation(self, given: LedgerEntry, output: Any, sampling: Sampling, episode: str) -> Generation:
         tokens = list(output.token_ids)
         if output.stop_reason == "aborted" or not tokens or output.log_probs is None:
             raise EngineError(f"The inference engine gave up on a turn (stop reason {output.stop_reason!r}).")
         stopped = len(tokens) < sampling.max_tokens or tokens[-1] in sampling.stop_token_ids
         logprobs = list(output.log_probs)
-        self._ledger[_plain(episode)].append(LedgerEntry(prompt_ids, tokens, logprobs))
+        self._ledger[_plain(episode)].append(replace(given, token_ids=tokens, logprobs=logprobs))
         version = output.extra_fields.get("global_steps")
         return Generation(
             token_ids=tokens,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentrl.chat import Chat
 from agentrl.chat.detect import CHAT_FILE
+from agentrl.chat.vision import takes_images
 from agentrl.errors import ModelUnsupported
 
 if TYPE_CHECKING:
@@ -118,11 +119,12 @@ def load(folder: Path) -> tuple[Any, PreTrainedModel]:
         ModelUnsupported: they cannot be loaded.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 
+    kind = AutoModelForImageTextToText if takes_images(str(folder)) else AutoModelForCausalLM
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        model = kind.from_pretrained(folder, dtype=torch.float32)
     except (OSError, ValueError, KeyError) as problem:
         raise ModelUnsupported(f"The model in {str(folder)!r} cannot be loaded: {problem}") from problem
     return tokenizer, model
