@@ -37,7 +37,7 @@ def resolve(config: TrainConfig, *, model: str, run: str) -> DictConfig:
         composed = compose("ppo_trainer")
     choices = {
         **_common(config, model, run),
-        **(_images() if takes_images(model) else {}),
+        **(_images(config) if Path(model).is_dir() and takes_images(model) else {}),
         **(_cpu(config) if config.hardware.device == "cpu" else _gpu(config)),
     }
     with open_dict(composed):
@@ -231,12 +231,20 @@ def _cpu(config: TrainConfig) -> dict[str, Any]:
     return choices
 
 
-def _images() -> dict[str, Any]:
+def _images(config: TrainConfig) -> dict[str, Any]:
     """What a model that is shown images needs.
 
     verl's default starts the engine with dummy weights, which spoil the buffers that normalise an image's
     pixels; no later update of weights mends those, and what the engine sees is silently wrong.
+
+    Raises:
+        ConfigError: there is to be a critic on a CPU, where none can be made of such a model.
     """
+    if config.algorithm.name == "ppo" and config.hardware.device == "cpu":
+        raise ConfigError(
+            "algorithm.name=ppo needs a critic, and on a CPU none can be made of a model that is shown images. "
+            "Use algorithm.name=grpo."
+        )
     return {"actor_rollout_ref.rollout.load_format": "auto"}
 
 

@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from colours import picture
 from rollout_support import make_tokenizer, sampled, write_call
 
 from agentrl import Segment, Task, Trajectory, Turn
 from agentrl.chat import Chat
+from agentrl.chat.vision import Vision, digest_of
 from agentrl.config import validate
+from agentrl.train import tiny, tiny_vision
 from agentrl.train.agent_loop import EpisodeLoop, EpisodeOutput, to_outputs
 from agentrl.train.failure import read_failure
 from agentrl.train.policy import LedgerEntry
@@ -37,6 +40,8 @@ def rewritten() -> Trajectory:
     )  # fmt: skip
 
 
+SPECIAL = [*tiny.SPECIAL_TOKENS, *tiny_vision.TOKENS]
+VISION = Vision.of(tiny.make_tokenizer(special=SPECIAL), tiny_vision.make_processor())
 LEDGER = [LedgerEntry([i], [i], [0.0]) for i in range(5)]
 
 
@@ -88,6 +93,31 @@ def test_a_void_episode_has_no_rows() -> None:
     episode = rewritten()
     episode.status = "void"
     assert to_outputs(episode, SUMMARY, LEDGER, carry=True) == []
+
+
+# ---- images
+
+
+def test_a_row_brings_its_images_and_a_text_of_placeholders_alone() -> None:
+    """Words of a tool may spell a placeholder; verl's processor is not to read them."""
+    episode = rewritten()
+    seen = [picture(56, 28), picture(28, 28)]
+    episode.pictures = {each.sha256: each for each in seen}
+    episode.segments[0].images = [each.sha256 for each in seen]
+    first, second = to_outputs(episode, SUMMARY, LEDGER, carry=False, vision=VISION)
+    assert first.multi_modal_data is not None and second.multi_modal_data == {}
+    assert [image.size for image in first.multi_modal_data["images"]] == [(56, 28), (28, 28)]
+    assert first.mm_processor_kwargs == {"text": ["<|image_pad|><|image_pad|>"]}
+    assert second.mm_processor_kwargs == {"text": ["."]}
+
+
+def test_the_ledger_holds_fingerprints_of_the_pixels_that_the_engine_was_given() -> None:
+    red, blue = picture(56, 56), picture(56, 56, (0, 0, 255))
+    entry = LedgerEntry([1], [2], [-1.0], (red, blue))
+    assert entry.record(VISION)["pixels"] == [VISION.digest(red), VISION.digest(blue)]
+    assert VISION.digest(red) != VISION.digest(blue)
+    whole = VISION.pixels([red, blue])
+    assert digest_of(whole["pixel_values"][16:].numpy()) == VISION.digest(blue)
 
 
 # ---- an episode through verl's interface, with a client that plays verl's
