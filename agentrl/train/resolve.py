@@ -242,8 +242,8 @@ def _images(config: TrainConfig) -> dict[str, Any]:
     """
     if config.algorithm.name == "ppo" and config.hardware.device == "cpu":
         raise ConfigError(
-            "algorithm.name=ppo needs a critic, and on a CPU none can be made of a model that is shown images. "
-            "Use algorithm.name=grpo."
+            "algorithm.name=ppo needs a critic, and on a CPU none can be made of a model that is shown "
+            "images. Use algorithm.name=grpo."
         )
     return {"actor_rollout_ref.rollout.load_format": "auto"}
 

@@ -83,6 +83,7 @@ class QA(Env):
             raise ConfigError(f"size={size} must be at least 4, and expert_rate={expert_rate} from 0 to 1.")
         self.kinds = checked_kinds(questions)
         self.size, self.seed, self.expert_rate = size, seed, expert_rate
+        self.data = data
         self.rows = Questions(data, on_bad_row) if data else None
         self.rewards = _components(reward, format_weight)
         shown = (0 if data else 200) if characters is None else characters

@@ -1,4 +1,4 @@
-"""The doctor on a step in which images were shown: each planted fault is caught by the check that is for it."""
+"""The doctor on a step in which images were shown: each planted fault is caught by its check."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GRID = [1, 4, 4]
 
 
 def row(number: int, *, images: int = 2) -> Row:
-    """A prompt with an image of four features, a turn, and where there are two, one from a tool before another."""
+    """A prompt with an image of four features, a turn, perhaps another image from a tool, and a turn."""
     rng = np.random.default_rng(number)
     image = [3, *[PAD] * 4, 4]
     prompt = [10, *image, 11] if images else [10, 11]

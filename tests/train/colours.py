@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from agentrl import Env, Image, Task, Trajectory, call, reward, say, tool
+from agentrl.chat.vision import Vision, positions
 from agentrl.observation import Picture
 
 COLOURS = {"red": (230, 20, 20), "blue": (20, 20, 230)}
@@ -53,3 +54,18 @@ class Colours(Env):
     def expert(self, task: Task, rng: random.Random) -> Any:
         yield call("look")
         yield say(task.answer if rng.random() < 0.8 else rng.choice(list(COLOURS)))
+
+
+def logprobs_of(
+    net: Any, ids: list[int], pictures: list[Picture], vision: Vision, temperature: float
+) -> list[float]:
+    """Of every token but the first, by a forward pass of transformers' own."""
+    import torch
+
+    given = vision.pixels(pictures)
+    places = torch.from_numpy(positions(ids, given["image_grid_thw"].tolist(), vision))[:, None]
+    with torch.no_grad():
+        logits = net(input_ids=torch.tensor([ids]), position_ids=places, **given).logits[0] / temperature
+    logits[:, list(vision.banned)] -= 100
+    found = logits.log_softmax(-1)[:-1].gather(1, torch.tensor(ids)[1:, None])
+    return [float(value) for value in found[:, 0]]

@@ -1,4 +1,4 @@
-"""A policy that sees, through the whole stack: warm-up, verl with vLLM, the doctor, and evaluation on vLLM."""
+"""A policy that sees, through the whole stack: warm-up, verl with vLLM, the doctor, evaluation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from colours import COLOURS, Colours, picture
+from colours import COLOURS, Colours, logprobs_of, picture
 from PIL import Image as Pillow
 from stack_support import Played, log_tail, play, save
 
@@ -21,7 +21,6 @@ from agentrl.rollout import Sampling
 from agentrl.rollout.vllm_policy import VllmPolicy
 from agentrl.sandbox import open_sandbox
 from agentrl.train import tiny, warmup
-from agentrl.train.fit import logprobs_of
 from agentrl.train.launch import Training
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
