@@ -13,7 +13,7 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -55,7 +55,7 @@ class Vision:
     merge: int = 2
     least_pixels: int = 56 * 56
     most_pixels: int = 1280 * 28 * 28
-    processor: Any = None
+    processor: Any = field(default=None, repr=False)
 
     @classmethod
     def load(cls, model: str, tokenizer: Any) -> Self | None:

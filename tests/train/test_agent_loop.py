@@ -6,6 +6,7 @@ import asyncio
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from rollout_support import make_tokenizer, sampled, write_call
 
 from agentrl import Segment, Task, Trajectory, Turn
 from agentrl.chat import Chat
-from agentrl.chat.vision import Vision, digest_of
+from agentrl.chat.vision import Vision, digest_of, positions
 from agentrl.config import validate
 from agentrl.train import tiny, tiny_vision
 from agentrl.train.agent_loop import EpisodeLoop, EpisodeOutput, to_outputs
@@ -118,6 +119,34 @@ def test_the_ledger_holds_fingerprints_of_the_pixels_that_the_engine_was_given()
     assert VISION.digest(red) != VISION.digest(blue)
     whole = VISION.pixels([red, blue])
     assert digest_of(whole["pixel_values"][16:].numpy()) == VISION.digest(blue)
+
+
+def test_verl_makes_of_a_row_what_the_model_needs(tmp_path: Path) -> None:
+    """verl's own code, on our row: features for every placeholder, and M-RoPE's positions."""
+    from verl.experimental.agent_loop.agent_loop import AgentLoopWorker
+    from verl.utils.tokenizer import hf_processor
+
+    tokenizer = tiny.make_tokenizer(special=SPECIAL)
+    tiny_vision.make_model(tokenizer, 0).config.save_pretrained(tmp_path)
+    tiny_vision.save_processor(tiny_vision.make_processor(), tokenizer, tmp_path)
+    worker = SimpleNamespace(processor=hf_processor(str(tmp_path)), tokenizer=tokenizer)
+    assert worker.processor is not None
+    seen = [picture(56, 28), picture(112, 112)]
+    ids = [20, *[VISION.placeholder] * 2, 21, *[VISION.placeholder] * 16, 22]
+    segment = Segment(ids[:3], images=[each.sha256 for each in seen])
+    segment.add_context(ids[3:-1])
+    turn = Turn(0, 0, *segment.add_sampled(ids[-1:], [-1.0], [0]))
+    episode = Trajectory(Task("?"), "e", segments=[segment], turns=[turn], status="finished", reward=1.0)
+    episode.pictures = {each.sha256: each for each in seen}
+    (row,) = to_outputs(episode, SUMMARY, [], carry=True, vision=VISION)
+    tokens = torch.tensor([ids])
+    inputs = AgentLoopWorker._compute_multi_modal_inputs(worker, row, tokens)
+    places = AgentLoopWorker._compute_position_ids(worker, tokens, torch.ones_like(tokens), inputs, {})
+    assert inputs["image_grid_thw"].tolist() == [[1, 2, 4], [1, 8, 8]]
+    assert torch.equal(inputs["pixel_values"], VISION.pixels(seen)["pixel_values"])
+    assert places[0, 0].tolist() == list(range(len(ids)))
+    grids = inputs["image_grid_thw"].tolist()
+    assert places[0, 1:].tolist() == positions(ids, grids, VISION).tolist()
 
 
 # ---- an episode through verl's interface, with a client that plays verl's
