@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from agentrl.chat.vision import takes_images
 from agentrl.config import TrainConfig
 from agentrl.errors import ConfigError
 from agentrl.registry import nearest
+from agentrl.rollout.vllm_policy import NO_VIDEOS
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -245,7 +247,11 @@ def _images(config: TrainConfig) -> dict[str, Any]:
             "algorithm.name=ppo needs a critic, and on a CPU none can be made of a model that is shown "
             "images. Use algorithm.name=grpo."
         )
-    return {"actor_rollout_ref.rollout.load_format": "auto"}
+    engine = "actor_rollout_ref.rollout"
+    return {
+        f"{engine}.load_format": "auto",
+        f"{engine}.engine_kwargs.vllm.limit_mm_per_prompt": json.dumps(NO_VIDEOS),
+    }
 
 
 def _gpu(config: TrainConfig) -> dict[str, Any]:

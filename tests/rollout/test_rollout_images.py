@@ -16,7 +16,7 @@ from rollout_support import TASK, Recorder, make_limits, write_call
 from agentrl import Env, Image, Observation, Task, Tool
 from agentrl.chat import Chat
 from agentrl.chat.vision import Vision
-from agentrl.errors import DataError, EngineError, ModelUnsupported, SandboxUnavailable
+from agentrl.errors import DataError, DefinitionError, EngineError, ModelUnsupported, SandboxUnavailable
 from agentrl.observation import Picture
 from agentrl.rollout import EpisodeRunner, Generation, Sampling
 from agentrl.rollout.pictures import PictureStore, Refused
@@ -176,6 +176,9 @@ async def test_an_opening_that_cannot_be_shown_stops_the_run(sandbox: Sandbox) -
     env = Opening()
     env.picture = Image(b"nothing")
     with pytest.raises(DataError, match="opens its dialogue with an image that cannot be shown"):
+        await runner(env, Seeing("x"), sandbox).run(TASK, episode_id="a")
+    env.picture = {"type": "image", "sha256": "0" * 64, "width": 9, "height": 9}  # type: ignore[assignment]
+    with pytest.raises(DefinitionError, match="give texts and agentrl.Image"):
         await runner(env, Seeing("x"), sandbox).run(TASK, episode_id="a")
 
 

@@ -57,15 +57,23 @@ class Colours(Env):
 
 
 def logprobs_of(
-    net: Any, ids: list[int], pictures: list[Picture], vision: Vision, temperature: float
+    net: Any,
+    ids: list[int],
+    pictures: list[Picture],
+    vision: Vision,
+    *,
+    temperature: float = 1.0,
+    banned: bool = True,
 ) -> list[float]:
     """Of every token but the first, by a forward pass of transformers' own."""
     import torch
 
-    given = vision.pixels(pictures)
-    places = torch.from_numpy(positions(ids, given["image_grid_thw"].tolist(), vision))[:, None]
+    given = vision.pixels(pictures) if pictures else {}
+    grids = given["image_grid_thw"].tolist() if pictures else []
+    places = torch.from_numpy(positions(ids, grids, vision))[:, None]
     with torch.no_grad():
         logits = net(input_ids=torch.tensor([ids]), position_ids=places, **given).logits[0] / temperature
-    logits[:, list(vision.banned)] -= 100
+    if banned:
+        logits[:, list(vision.banned)] -= 100
     found = logits.log_softmax(-1)[:-1].gather(1, torch.tensor(ids)[1:, None])
     return [float(value) for value in found[:, 0]]
