@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agentrl.chat.vision import takes_images
 from agentrl.config import TrainConfig
 from agentrl.errors import ConfigError
 from agentrl.registry import nearest
+from agentrl.rollout.vllm_policy import NO_VIDEOS
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -42,6 +45,7 @@ def resolve(config: TrainConfig, *, model: str, run: str) -> DictConfig:
         composed = compose("ppo_trainer")
     choices = {
         **_common(config, model, run),
+        **(_images(config) if Path(model).is_dir() and takes_images(model) else {}),
         **(_cpu(config) if config.hardware.device == "cpu" else _gpu(config)),
     }
     with open_dict(composed):
@@ -233,6 +237,27 @@ def _cpu(config: TrainConfig) -> dict[str, Any]:
             "critic.fsdp.mixed_precision": _FLOAT32,
         }
     return choices
+
+
+def _images(config: TrainConfig) -> dict[str, Any]:
+    """What a model that is shown images needs.
+
+    verl's default starts the engine with dummy weights, which spoil the buffers that normalise an image's
+    pixels; no later update of weights mends those, and what the engine sees is silently wrong.
+
+    Raises:
+        ConfigError: there is to be a critic on a CPU, where none can be made of such a model.
+    """
+    if config.algorithm.name == "ppo" and config.hardware.device == "cpu":
+        raise ConfigError(
+            "algorithm.name=ppo needs a critic, and on a CPU none can be made of a model that is shown "
+            "images. Use algorithm.name=grpo."
+        )
+    engine = "actor_rollout_ref.rollout"
+    return {
+        f"{engine}.load_format": "auto",
+        f"{engine}.engine_kwargs.vllm.limit_mm_per_prompt": json.dumps(NO_VIDEOS),
+    }
 
 
 def _gpu(config: TrainConfig) -> dict[str, Any]:

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from agentrl.chat import Chat
+from agentrl.chat.vision import Vision
 from agentrl.env import Env
 from agentrl.errors import ModelUnsupported, SandboxUnavailable
 from agentrl.rollout import derive_seed, succeeded
-from agentrl.train import tiny
+from agentrl.train import tiny, tiny_vision
 from agentrl.train.demonstrate import demonstrate, examples
 from agentrl.train.fit import fit
 from agentrl.train.folders import building, check_free
@@ -96,7 +97,8 @@ def warmup(
         steps: of the optimizer, ``batch_size`` rows each.
         demonstrations: episodes that are played.
         learning_rate: its peak.
-        start: the model folder to begin with; by default a new model.
+        start: the model folder to begin with; by default a new model, which sees if the
+            environment shows images.
         vocabulary: learn one of at most so many tokens from the demonstrations' text. By default a new model
             has one of :data:`agentrl.train.tiny.VOCABULARY`, and ``start`` keeps its own. With its own
             vocabulary an environment's texts are short; ``start`` is then a small policy of agentrl's, and
@@ -119,14 +121,16 @@ def warmup(
         told(Progress("demonstrations", done, demonstrations))
 
     begin = _Beginning(start, vocabulary, recurs)
-    tokenizer, model, played = asyncio.run(_prepare(env, seed, demonstrations, begin, sandbox, episodes))
+    model, chat, played = asyncio.run(_prepare(env, seed, demonstrations, begin, sandbox, episodes))
     losses = fit(
-        model, examples(played, tiny.CONTEXT), steps=steps, batch_size=batch_size,
+        model, examples(played, tiny.CONTEXT), vision=chat.vision, steps=steps, batch_size=batch_size,
         learning_rate=learning_rate, seed=seed,
         progress=lambda step, loss: told(Progress("training", step, steps, loss)),
     )  # fmt: skip
     with building(out) as folder:
-        tiny.save(model, tokenizer, folder, like=start)
+        tiny.save(model, chat.tokenizer, folder, like=start)
+        if chat.vision is not None:
+            tiny_vision.save_processor(chat.vision.processor, chat.tokenizer, folder)
     last = losses[-max(1, steps // 10) :]
     return WarmupReport(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -154,18 +158,16 @@ async def _prepare(
     begin: _Beginning,
     sandbox: Sandbox | None,
     progress: Callable[[int], None],
-) -> tuple[Any, Any, list[Trajectory]]:
-    """The tokenizer, the model to begin with, and the demonstrations."""
+) -> tuple[Any, Chat, list[Trajectory]]:
+    """The model to begin with, its chat format, and the demonstrations."""
     async with AsyncExitStack() as stack:
         sandbox = await _entered(stack, sandbox)
         if begin.start is None or begin.vocabulary is not None:
-            tokenizer, model = await _with_vocabulary(env, seed, begin, sandbox)
-            chat = tiny.chat(tokenizer)
+            model, chat = await _with_vocabulary(env, seed, begin, sandbox)
         else:
-            tokenizer, model = tiny.load(begin.start)
-            chat = Chat.load(str(begin.start))
+            model, chat = tiny.load(begin.start)[1], Chat.load(str(begin.start))
         played = await demonstrate(env, chat, count, seed=seed, sandbox=sandbox, progress=progress)
-        return tokenizer, model, played
+        return model, chat, played
 
 
 async def _entered(stack: AsyncExitStack, sandbox: Sandbox | None) -> Sandbox | None:
@@ -180,23 +182,31 @@ async def _entered(stack: AsyncExitStack, sandbox: Sandbox | None) -> Sandbox | 
 
 async def _with_vocabulary(
     env: Env, seed: int, begin: _Beginning, sandbox: Sandbox | None
-) -> tuple[Any, Any]:
+) -> tuple[Any, Chat]:
     """A vocabulary learnt from what episodes of the environment look like, and the model for it."""
-    byte_level = tiny.chat(tiny.make_tokenizer())
+    special = [*tiny.SPECIAL_TOKENS, *(tiny_vision.TOKENS if env.images else ())]
+
+    def chat(texts: Iterable[str] = (), size: int = tiny.VOCABULARY, recurs: int = 0) -> Chat:
+        tokenizer = tiny.make_tokenizer(texts, size, special, recurs)
+        return tiny.chat(
+            tokenizer, Vision.of(tokenizer, tiny_vision.make_processor()) if env.images else None
+        )
+
+    byte_level = chat()
     vocabulary_seed = derive_seed(seed, "vocabulary")
     played = await demonstrate(env, byte_level, VOCABULARY_EPISODES, seed=vocabulary_seed, sandbox=sandbox)
+    pictured = set(byte_level.banned_token_ids)
     rows = examples(played, longest=sys.maxsize)
-    texts = (byte_level.decode(ids) for ids, _ in rows)
+    texts = (byte_level.decode([token for token in row.ids if token not in pictured]) for row in rows)
+    recurs = 0 if begin.start is None else len(rows) // begin.recurs
+    learnt = chat(texts, begin.vocabulary or tiny.VOCABULARY, recurs)
     if begin.start is None:
-        tokenizer = tiny.make_tokenizer(texts, begin.vocabulary or tiny.VOCABULARY)
-        return tokenizer, tiny.make_model(tokenizer, seed)
-    tokenizer = tiny.make_tokenizer(
-        texts, begin.vocabulary or tiny.VOCABULARY, recurs=len(rows) // begin.recurs
-    )
+        make = tiny_vision.make_model if env.images else tiny.make_model
+        return make(learnt.tokenizer, seed), learnt
     known, model = tiny.load(begin.start)
-    if model.config.model_type != tiny.MODEL_TYPE:
+    if model.config.model_type != tiny.MODEL_TYPE or env.images:
         raise ModelUnsupported(
-            f"vocabulary={begin.vocabulary} needs a small policy of agentrl's to begin with, and "
+            f"vocabulary={begin.vocabulary} needs a small policy of agentrl's that reads to begin with, and "
             f"{begin.start} is a {model.config.model_type} model. Leave vocabulary out: it keeps its own."
         )
-    return tokenizer, tiny.with_vocabulary(model, known, tokenizer)
+    return tiny.with_vocabulary(model, known, learnt.tokenizer), learnt
