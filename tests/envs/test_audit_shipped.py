@@ -19,7 +19,12 @@ OPEN = {"dataset", "gym", "openenv"}  # they have no tasks of their own to audit
 
 TASKS = 10  # so many that a single lucky guess is no finding
 
-SETTINGS: dict[str, list[str]] = {"math": ["env_options={size: 200}"]}
+SETTINGS: dict[str, list[str]] = {
+    "math": ["env_options={size: 200}"],
+    "office": ["env_options={difficulty: 2, size: 80}"],
+    "retail": ["env_options={difficulty: 2, size: 80}"],
+    "textworld": ["env_options={difficulty: 1, size: 40}"],  # games are made, a second or two each
+}
 """What keeps an environment's tasks few, or stands in for a service it needs."""
 
 
