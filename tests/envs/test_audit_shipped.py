@@ -19,7 +19,7 @@ OPEN = {"dataset", "gym", "openenv"}  # they have no tasks of their own to audit
 
 TASKS = 10  # so many that a single lucky guess is no finding
 
-SETTINGS: dict[str, list[str]] = {"math": ["env_options={size: 200}"]}
+SETTINGS: dict[str, list[str]] = {"math": ["env_options={size: 200}"], "swe": ["env_options={size: 200}"]}
 """What keeps an environment's tasks few, or stands in for a service it needs."""
 
 
