@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 from rollout_support import Lines, make_chat, make_runner, write_call
+from small_sites import main_processes
 
 from agentrl import ConfigError, SessionLost, Task, ToolContext, Trajectory, say
 from agentrl.config import load_config
@@ -336,11 +337,7 @@ class Killing(Web):
 
     async def _watch(self):
         if not self.killed:
-            main = [
-                process
-                for process in psutil.Process().children(recursive=True)
-                if "chrom" in process.name() and not any("--type=" in word for word in process.cmdline())
-            ]
+            main = main_processes()
             self.killed += [process.pid for process in main]
             for process in main:
                 process.kill()
