@@ -41,6 +41,9 @@ _STANDS_ON: Mapping[str, tuple[str, ...]] = {
     "sqlite": ("_rows", "_sqlite"),
     "duckdb": ("_rows",),
     "match": ("_sqlite", "_same"),
+    "image": ("_picture",),
+    "album": ("_picture",),
+    "ocr": ("_picture",),
 }
 """Further modules of the guest's that one needs."""
 
