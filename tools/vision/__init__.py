@@ -1,7 +1,7 @@
 """Look closer at the images of an episode: image in, image out, decoded and changed in the sandbox.
 
-The environment puts the images that a task begins with into the episode's :class:`Album`; what a tool makes of one
-becomes a further image of it, which is shown and can be worked on in turn.
+The environment puts the images that a task begins with into the episode's :class:`Album`; what a tool makes
+of one becomes a further image of it, which is shown and can be worked on in turn.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pydantic import Field
 
 from agentrl import ConfigError, Observation, Tool, ToolError
 from agentrl.tools.untrusted import images
-from agentrl.tools.vision.album import SECONDS, Album, Picture, View
+from agentrl.tools.vision.album import SECONDS, Album, Seen, View
 from agentrl.tools.vision.ocr import MOST_OCR_PIXELS, in_rows, read_text
 from agentrl.tools.vision.ocr import SECONDS as OCR_SECONDS
 
@@ -51,7 +51,7 @@ class VisionTool(Tool):
     def __init__(self, shown_pixels: int = SHOWN_PIXELS, enlarge: int = 0) -> None:
         if shown_pixels < 1 or enlarge < 0 or enlarge**2 > shown_pixels:
             raise ConfigError(
-                f"shown_pixels={shown_pixels} must be at least 1, and enlarge={enlarge} from 0 to its square root."
+                f"shown_pixels={shown_pixels} must be at least 1, and enlarge={enlarge} from 0 to its root."
             )
         self.shown_pixels, self.enlarge = shown_pixels, enlarge
         self.seconds = SECONDS + MARGIN_SECONDS
@@ -143,8 +143,8 @@ class MeasureColor(VisionTool):
             image: number of the image
         """
         view = View(image, steps=[images.Crop(**_sides(box))], color=True)
-        [picture] = await self.album.look([view], keep=False, shown_pixels=1)
-        color = picture.color
+        [seen] = await self.album.look([view], keep=False, shown_pixels=1)
+        color = seen.color
         assert color is not None
         text = f"mean #{bytes(color.mean).hex()}; {color.share:.0%} about #{bytes(color.common).hex()}"
         return Observation(text, metadata=color.model_dump())
@@ -193,8 +193,8 @@ class Ocr(VisionTool):
         """
         steps = [images.Crop(**_sides(box))] if box else []
         view = View(image, steps=steps)
-        [picture] = await self.album.look([view], keep=False, shown_pixels=MOST_OCR_PIXELS)
-        lines = await read_text(self.context, picture.image.data)
+        [seen] = await self.album.look([view], keep=False, shown_pixels=MOST_OCR_PIXELS)
+        lines = await read_text(self.context, seen.image.data)
         return Observation(
             in_rows(lines) or "No text was found.", metadata={"lines": [line.model_dump() for line in lines]}
         )
@@ -206,7 +206,6 @@ def _sides(box: Sequence[int]) -> dict[str, int]:
     return dict(zip(("left", "top", "right", "bottom"), sides, strict=True))
 
 
-def shown(pictures: Sequence[Picture]) -> Observation:
+def shown(pictures: Sequence[Seen]) -> Observation:
     """Pictures as a model is shown them: a line about each, and the images."""
-    text = "\n".join(picture.text for picture in pictures)
-    return Observation(text, tuple(picture.image for picture in pictures))
+    return Observation("\n".join(seen.text for seen in pictures), tuple(seen.image for seen in pictures))

@@ -1,13 +1,12 @@
 """The images of an episode, numbered from 1, in a sandbox session of their own.
 
-Nothing is decoded outside of it. What comes out are PNG files that the sandbox wrote itself, small enough to be
-shown, of which the first bytes are checked here.
+Nothing is decoded outside of it. What comes out are PNG files that the sandbox wrote itself, small enough to
+be shown.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
@@ -37,7 +36,6 @@ SESSION: dict[str, Any] = {
 """Of the session. No tool that runs a model's code asks for the same, so none shares it."""
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
-_PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 Side = Annotated[int, Field(ge=1, le=MOST_PIXELS)]
 Level = Annotated[int, Field(ge=0, le=255)]
 
@@ -70,7 +68,7 @@ class _Views(BaseModel):
 
 
 @dataclass(frozen=True)
-class Picture:
+class Seen:
     """An image of the album, or made of one.
 
     Args:
@@ -130,7 +128,7 @@ class Album:
         """The session that holds the album."""
         return await self._context.sandbox(**SESSION)
 
-    async def add(self, data: bytes, suffix: str = ".png") -> Picture:
+    async def add(self, data: bytes, suffix: str = ".png") -> Seen:
         """Take in a file's bytes. ``suffix`` says what it ought to be.
 
         Raises:
@@ -142,19 +140,19 @@ class Album:
         await (await self.session()).put(name, data)
         return await self.adopt(name)
 
-    async def adopt(self, file: str) -> Picture:
+    async def adopt(self, file: str) -> Seen:
         """Take in a file of the session's working folder. Raises as :meth:`add` does."""
-        [picture] = await self.look([View(file=file)])
-        return picture
+        [seen] = await self.look([View(file=file)])
+        return seen
 
     async def look(
         self, views: Sequence[View], *, keep: bool = True, shown_pixels: int | None = None
-    ) -> list[Picture]:
+    ) -> list[Seen]:
         """Make pictures, and with ``keep`` put them into the album.
 
         Raises:
-            Refused, Invalid, Interrupted, Unanswered: as :func:`agentrl.tools.untrusted.images.edit`. What was
-                made before a view that fails stays in the album.
+            Refused, Invalid, Interrupted, Unanswered: as :func:`agentrl.tools.untrusted.images.edit`. What
+                was made before a view that fails stays in the album.
         """
         session = await self.session()
         request = {
@@ -169,15 +167,13 @@ class Album:
         made = (await ask(session, "album", request, _Views, seconds=SECONDS)).views
         if len(made) != len(views):
             raise Unanswered("The program that handled the images left some out.")
-        return [await _picture(session, view, index) for index, view in enumerate(made)]
+        return [await _seen(session, view, index) for index, view in enumerate(made)]
 
 
 def _told(view: View) -> dict[str, Any]:
     return {**dataclasses.asdict(view), "steps": [step.model_dump() for step in view.steps]}
 
 
-async def _picture(session: Session, view: _View, index: int) -> Picture:
+async def _seen(session: Session, view: _View, index: int) -> Seen:
     data = await session.get(f"shown-{index}.png", MOST_BYTES)
-    if data[:16] != _PNG or struct.unpack(">II", data[16:24]) != view.shown:
-        raise Unanswered("The sandbox did not write the image that it told of.")
-    return Picture(view.number, view.width, view.height, view.frames, view.shown, Image(data), view.color)
+    return Seen(view.number, view.width, view.height, view.frames, view.shown, Image(data), view.color)

@@ -1,7 +1,7 @@
 """The text in an image: rapidocr, in an empty sandbox for each image.
 
-Its models come in its wheel. Libraries are loaded once for all calls and shared by forks; the models are loaded
-by each call.
+Its models come in its wheel. Libraries are loaded once for all calls and shared by forks; the models are
+loaded by each call.
 """
 
 from __future__ import annotations

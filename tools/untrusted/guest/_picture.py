@@ -1,4 +1,4 @@
-"""Image files: opened with care, and changed step by step. Sizes are computed before anything is allocated."""
+"""Image files: opened with care, changed step by step. Sizes are computed before anything is allocated."""
 
 import io
 import math
@@ -33,9 +33,9 @@ def _box(step: "dict[str, Any]", width: int, height: int) -> "tuple[int, int, in
         if not 0 <= part < grid * grid:
             raise PermissionError(f"There is no part {part + 1}; they go from 1 to {grid * grid}.")
         row, column = divmod(part, grid)
-        return (
-            width * column // grid, height * row // grid, width * (column + 1) // grid, height * (row + 1) // grid
-        )  # fmt: skip
+        across = [width * edge // grid for edge in (column, column + 1)]
+        down = [height * edge // grid for edge in (row, row + 1)]
+        return across[0], down[0], across[1], down[1]
     left, top, right, bottom = (int(step[side]) for side in ("left", "top", "right", "bottom"))
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):
         raise PermissionError(

@@ -11,7 +11,7 @@ _MOST_FRAMES = 4096
 
 
 def answer(request: "dict[str, Any]") -> "dict[str, Any]":
-    """Make a picture for each of ``views``; their files, as they are to be shown, are ``shown-0.png`` and so on.
+    """Make a picture for each of ``views``; as they are to be shown, they are in ``shown-0.png`` and so on.
 
     With ``keep``, each also becomes an image of its own, with the next number.
     """

@@ -20,12 +20,12 @@ def answer(request: "dict[str, Any]") -> "dict[str, Any]":
     threads = {f"EngineConfig.onnxruntime.{kind}_op_num_threads": 1 for kind in ("intra", "inter")}
     reader = RapidOCR(params={"Global.log_level": "critical", **threads})
     pixels = numpy.asarray(image.convert("RGB"))[:, :, ::-1]  # rapidocr takes blue first
-    found = reader(numpy.ascontiguousarray(pixels))
+    found: Any = reader(numpy.ascontiguousarray(pixels))
     if found.txts is None:
         return {"lines": []}
     lines = [
         {"text": str(text)[:_MOST_CHARACTERS], "score": float(score), "box": _bounds(corners)}
-        for text, score, corners in zip(found.txts, found.scores, found.boxes)
+        for text, score, corners in zip(found.txts, found.scores, found.boxes, strict=True)
     ]
     return {"lines": lines[:_MOST_LINES]}
 
