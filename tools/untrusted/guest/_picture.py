@@ -81,7 +81,7 @@ def _open(path: str, most_pixels: int, most_bytes: int, frame: int = 0) -> "tupl
         raise ValueError(f"The file is named as {named}, but its content is {found}.")
     _check_size(*image.size, most_pixels)
     try:
-        count = getattr(image, "n_frames", 1) if frame > 0 else 1
+        count = getattr(image, "n_frames", 1) if frame else 1
         if 0 < frame < count:
             image.seek(frame)
         image.load()
