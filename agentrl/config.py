@@ -59,6 +59,9 @@ class Rollout(Section):
         1024, ge=16, description="tokens of one observation; longer keeps head and tail"
     )
     max_prompt_tokens: int = Field(1024, ge=1)
+    max_image_pixels: int = Field(
+        1_003_520, ge=1, le=2_500_000, description="larger images are shrunk, by the model's own rule"
+    )
     max_trajectory_tokens: int = Field(4096, ge=16, description="tokens after the prompt")
     tool_seconds: float = Field(30.0, gt=0, description="one tool call, unless the tool says otherwise")
     episode_seconds: float = Field(600.0, gt=0)
@@ -125,7 +128,7 @@ class TrainConfig(Section):
     """A training run."""
 
     env: str = Field(..., description="name, dotted path or file of the environment")
-    model: str = Field("embedded", description="embedded, smollm2, a folder or a hub id")
+    model: str = Field("embedded", description="embedded, embedded-vl, smollm2, a folder or a hub id")
     preset: Literal["cpu", "gpu"] = "cpu"
     data: str | None = Field(
         None, description="folder or hub id of the tasks, where the environment takes one"

@@ -36,6 +36,8 @@ class Env:
         tools: tools beside its own methods: names, classes, instances, or sets of several.
         rewards: components, by name too, and expressions of them; methods that an expression uses count
             there only.
+        images: whether its tools or its opening show images. A model that takes text only is refused then,
+            before anything starts.
         success: the reward component (a value above 0) that counts as solving the task; by
             default the episode's reward.
         context: what the episode offers, such as a sandbox; there from :meth:`reset` on, for rewards too.
@@ -45,6 +47,7 @@ class Env:
     prompt: str | Template | None = None
     tools: Sequence[ToolLike] = ()
     rewards: Sequence[Any] = ()
+    images: bool = False
     success: str | None = None
     context: ToolContext
 
@@ -87,7 +90,7 @@ class Env:
         """Let go of the episode's state, however it ended."""
 
     def messages(self, task: Task) -> list[Message]:
-        """The dialogue that opens the episode."""
+        """The dialogue that opens the episode. Content may be text, or a list of texts and images."""
         prompt = self.prompt
         if isinstance(prompt, Template):
             prompt = prompt.render(prompt=task.prompt, metadata=task.metadata)

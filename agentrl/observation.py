@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,25 @@ class Image:
         path = Path(path)
         suffix = path.suffix.lower().lstrip(".")
         return cls(path.read_bytes(), f"image/{'jpeg' if suffix == 'jpg' else suffix}")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image as a model sees it: decoded in the sandbox, at its final size, and encoded anew.
+
+    Args:
+        png: the file's bytes, as we wrote them: RGB, 8 bits.
+        width, height: in pixels.
+    """
+
+    png: bytes = field(repr=False)
+    width: int
+    height: int
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the file: its name in messages and in the run folder."""
+        return hashlib.sha256(self.png).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

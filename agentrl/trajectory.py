@@ -6,11 +6,11 @@ Legend: ``T`` tokens of a segment. Every per-token list of a segment has length 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from agentrl.observation import Observation
+from agentrl.observation import Observation, Picture
 from agentrl.task import Task
 
 Status = Literal["running", "finished", "truncated", "void"]
@@ -104,6 +104,7 @@ class Segment:
         logprobs: the engine's log-probability of a sampled token, else NaN. ``[T]``
         versions: the policy version that sampled the token, else -1. ``[T]``
         prompt_length: the first tokens, which hold no sampled token.
+        images: names of the pictures that its placeholders stand for, in order.
     """
 
     token_ids: list[int]
@@ -111,6 +112,7 @@ class Segment:
     logprobs: list[float] = field(default_factory=list)
     versions: list[int] = field(default_factory=list)
     prompt_length: int = 0
+    images: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not self.mask:
@@ -118,8 +120,9 @@ class Segment:
             self.prompt_length = len(prompt)
             self.add_context(prompt)
 
-    def add_context(self, token_ids: list[int]) -> None:
-        """Append tokens that the model did not sample."""
+    def add_context(self, token_ids: list[int], images: Sequence[str] = ()) -> None:
+        """Append tokens that the model did not sample, and the pictures among them."""
+        self.images.extend(images)
         self.token_ids.extend(token_ids)
         self.mask.extend([False] * len(token_ids))
         self.logprobs.extend([math.nan] * len(token_ids))
@@ -159,6 +162,7 @@ class Sample:
         rewards: reward per position; the episode's lands on the last sampled token of its last
             row, a turn's on that turn's last token. ``[R]``
         turns: index of the turn that sampled the token, -1 where none did. ``[R]``
+        images: the pictures that the placeholders of prompt and response stand for, in order.
     """
 
     prompt_ids: list[int]
@@ -168,6 +172,7 @@ class Sample:
     versions: list[int]
     rewards: list[float]
     turns: list[int]
+    images: list[Picture] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -193,6 +198,8 @@ class Trajectory:
         seconds: how long the last attempt took.
         metadata: whatever the environment recorded.
         answer: what an agent handed in; ``None`` where the last turn is the answer.
+        pictures: the images of the episode as the model saw them, by the name (SHA-256) that the parts of
+            messages give.
     """
 
     task: Task
@@ -213,6 +220,7 @@ class Trajectory:
     progress: float = 1.0
     missing: dict[str, str] = field(default_factory=dict)
     answer: str | None = None
+    pictures: dict[str, Picture] = field(default_factory=dict)
 
     @property
     def components(self) -> dict[str, float]:
@@ -269,10 +277,11 @@ class Trajectory:
             versions=segment.versions[length:],
             rewards=rewards[length:],
             turns=turns[length:],
+            images=[self.pictures[name] for name in segment.images],
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON data, for the run's record. Images are left out; NaN becomes ``None``."""
+        """As JSON data, for the run's record. Of images it holds the names alone; NaN becomes ``None``."""
         data: dict[str, Any] = {
             name: getattr(self, name)
             for name in (

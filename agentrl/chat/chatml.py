@@ -14,8 +14,20 @@ from renderers.base import (
 )
 from renderers.configs import BaseRendererConfig
 
-from agentrl.chat.stream import IM_END, IM_START, Stream, stop_tokens, text_of, to_json, token_id, until_stop
+from agentrl.chat.stream import (
+    IM_END,
+    IM_START,
+    Stream,
+    content_of,
+    joined,
+    stop_tokens,
+    text_of,
+    to_json,
+    token_id,
+    until_stop,
+)
 from agentrl.chat.types import Message, ToolSchema
+from agentrl.chat.vision import MARKS
 
 _CALL = re.compile(r"<tool_call>(?P<body>.*?)(?P<close></tool_call>|\Z)", re.DOTALL)
 _THINK = re.compile(r"\s*<think>(?P<reasoning>.*?)(?P<close></think>|\Z)", re.DOTALL)
@@ -46,7 +58,7 @@ class ChatMLRenderer:
 
     The tags may be tokens of the vocabulary or a spelling in ordinary ones: calls are found in the
     decoded text of a completion, so both parse alike. Needs ``<|im_start|>`` and ``<|im_end|>`` as
-    tokens, nothing else.
+    tokens, nothing else; images need those of Qwen-VL.
     """
 
     config_class = ChatMLConfig
@@ -58,6 +70,8 @@ class ChatMLRenderer:
         self._start = token_id(tokenizer, IM_START)
         self._end = token_id(tokenizer, IM_END)
         self._stops = stop_tokens(tokenizer, self._end)
+        marks = [tokenizer.convert_tokens_to_ids(mark) for mark in MARKS]
+        self._image = [] if {None, tokenizer.unk_token_id} & {*marks} else marks
 
     def get_stop_token_ids(self) -> list[int]:
         return list(self._stops)
@@ -74,7 +88,7 @@ class ChatMLRenderer:
         if tools and self.config.tools_in_prompt:
             listing = _TOOLS.format(tools="\n".join(to_json(tool.get("function", tool)) for tool in tools))
             if messages[0]["role"] not in ("system", "developer"):
-                self._turn(stream, "system", listing, owner=-1)
+                self._turn(stream, "system", [listing], owner=-1)
         self._add(stream, messages, first_suffix=listing)
         if add_generation_prompt:
             stream.add(self._start, "assistant\n")
@@ -135,24 +149,27 @@ class ChatMLRenderer:
     def _encode(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=False))
 
-    def _turn(self, stream: Stream, role: str, text: str, *, owner: int) -> None:
-        stream.add(self._start, f"{role}\n{text}", self._end, "\n", owner=owner)
+    def _turn(self, stream: Stream, role: str, pieces: Sequence[str | int], *, owner: int) -> None:
+        stream.add(self._start, *joined([f"{role}\n", *pieces]), self._end, "\n", owner=owner)
 
     def _add(self, stream: Stream, messages: Sequence[Message], first_suffix: str = "") -> None:
-        results: list[str] = []
+        results: list[str | int] = []
         for index, message in enumerate(messages):
             role = message["role"]
             if role == "assistant":
                 self._add_assistant(stream, message, index)
             elif role == "tool":
-                results.append(f"<tool_response>\n{text_of(message)}\n</tool_response>")
+                opening = "\n<tool_response>\n" if results else "<tool_response>\n"
+                results += [opening, *content_of(message, self._image), "\n</tool_response>"]
                 if index + 1 == len(messages) or messages[index + 1]["role"] != "tool":
-                    self._turn(stream, "user", "\n".join(results), owner=index)
+                    self._turn(stream, "user", results, owner=index)
                     results = []
             else:
+                pieces = [piece for piece in content_of(message, self._image) if piece != ""]
                 suffix = first_suffix if index == 0 and role != "user" else ""
-                text = "\n\n".join(part for part in (text_of(message), suffix) if part)
-                self._turn(stream, "system" if role == "developer" else role, text, owner=index)
+                if suffix:
+                    pieces += ["\n\n", suffix] if pieces else [suffix]
+                self._turn(stream, "system" if role == "developer" else role, pieces, owner=index)
 
     def _add_assistant(self, stream: Stream, message: Message, index: int) -> None:
         stream.add(self._start, "assistant\n", owner=index)

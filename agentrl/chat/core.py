@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -16,6 +17,7 @@ from agentrl.chat.messages import normal, settle_orphans
 from agentrl.chat.shield import Shield, ShieldedTokenizer
 from agentrl.chat.truncate import truncate_tokens
 from agentrl.chat.types import Message, ParsedCall, ParsedTurn, ToolSchema
+from agentrl.chat.vision import Vision, images_in
 from agentrl.errors import DataError, ModelUnsupported, UsageError
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,7 @@ class Chat:
         renderer: a renderer's name; ``"auto"`` picks one (see :mod:`agentrl.chat.detect`); a renderer
             of one's own is ``my_module.Class`` or ``path/to/file.py:Class``.
         options: the renderer's own options, e.g. ``{"enable_thinking": False}``.
+        vision: how the model takes images; ``None`` for one that takes text only.
 
     Attributes:
         name: the renderer's name.
@@ -42,6 +45,8 @@ class Chat:
         stop_token_ids: generation ends at any of these; the first is the usual one.
         stop_strings: generation ends at any of these texts too, if there are any. The tokens that spell
             them belong to the completion (vLLM: ``include_stop_str_in_output=True``).
+        banned_token_ids: never to be sampled: they stand for images.
+        vision: as given.
 
     Raises:
         ConfigError: no renderer has this name, or it has no such option.
@@ -49,9 +54,16 @@ class Chat:
     """
 
     def __init__(
-        self, tokenizer: Any, renderer: str = "auto", *, options: Mapping[str, Any] | None = None
+        self,
+        tokenizer: Any,
+        renderer: str = "auto",
+        *,
+        options: Mapping[str, Any] | None = None,
+        vision: Vision | None = None,
     ) -> None:
         self.tokenizer = tokenizer
+        self.vision = vision
+        self.banned_token_ids: tuple[int, ...] = vision.banned if vision else ()
         self.reason = "it was asked for"
         chosen: dict[str, Any] = {}
         if renderer == "auto":
@@ -90,7 +102,7 @@ class Chat:
                 f"no tokenizer could be loaded for the model {model_path}: {error}. A model's folder needs a "
                 "tokenizer.json and a tokenizer_config.json"
             ) from error
-        return cls(tokenizer, renderer, options=options)
+        return cls(tokenizer, renderer, options=options, vision=Vision.load(source, tokenizer))
 
     def __repr__(self) -> str:
         return f"Chat({getattr(self.tokenizer, 'name_or_path', '') or 'tokenizer'!r}, renderer={self.name!r})"
@@ -148,10 +160,12 @@ class Chat:
         stops = frozenset(self.stop_token_ids)
         if not new_messages or not stops.isdisjoint(completion_ids[:-1]):
             return None
+        images = self._images(new_messages)
         try:
             bridge = self._renderer.bridge_to_next_turn(
-                list(prompt_ids), list(completion_ids), self._messages(new_messages), tools=self._tools(tools)
-            )
+                list(prompt_ids), list(completion_ids), self._messages(new_messages),
+                tools=self._tools(tools), **self._multimodal,
+            )  # fmt: skip
         except Exception as error:  # Renderers raise whatever they meet.
             raise self._cannot_render(error) from error
         if bridge is None:
@@ -162,6 +176,8 @@ class Chat:
                 f"the renderer {self.name!r} changed tokens that were sampled, when it may only add to them. "
                 "This is a fault of the renderer; training on its streams would be wrong"
             )
+        if images and self.vision:
+            return [extended[index] for index in self.vision.expand(extended, images, start=len(sampled))]
         return extended
 
     # Completions out
@@ -272,13 +288,49 @@ class Chat:
     ) -> Any:
         if not messages:
             raise DataError("a conversation needs at least one message before it can be rendered")
+        images = self.images(messages)
         shielded = self._messages(settle_orphans(messages))
         try:
-            return self._renderer.render(
-                shielded, tools=self._tools(tools), add_generation_prompt=add_generation_prompt
-            )
+            rendered = self._renderer.render(
+                shielded, tools=self._tools(tools), add_generation_prompt=add_generation_prompt,
+                **self._multimodal,
+            )  # fmt: skip
         except Exception as error:  # Renderers raise whatever they meet.
             raise self._cannot_render(error) from error
+        return self._with_images(rendered, images) if images else rendered
+
+    def _with_images(self, rendered: Any, images: Sequence[Mapping[str, Any]]) -> Any:
+        """What was rendered, with as many placeholders as the images have features."""
+        assert self.vision is not None
+        spread = self.vision.expand(rendered.token_ids, images)
+        columns = ("token_ids", "message_indices", "sampled_mask", "is_content")
+        longer = {
+            name: [values[index] for index in spread] if values else values
+            for name in columns
+            if (values := getattr(rendered, name)) is not None
+        }
+        return dataclasses.replace(rendered, **longer)
+
+    def images(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
+        """The image parts of a conversation, in the order in which :meth:`prompt` writes them.
+
+        Raises:
+            ModelUnsupported: there are some, and the model takes text only.
+        """
+        return self._images(settle_orphans(messages))
+
+    def _images(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
+        found = images_in(messages)
+        if found and self.vision is None:
+            raise ModelUnsupported(f"A message holds an image, and {self!r} takes text only.")
+        return found
+
+    @cached_property
+    def _multimodal(self) -> dict[str, Any]:
+        """Renderers that can look at images themselves are told to write one placeholder for each."""
+        if getattr(self._renderer, "supports_process_multimodal", False):
+            return {"process_multimodal": False}
+        return {}
 
     def _cannot_render(self, error: Exception) -> DataError:
         return DataError(

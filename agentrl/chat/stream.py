@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from renderers.base import RenderedTokens
@@ -72,23 +72,46 @@ def until_stop(ids: Sequence[int], stops: Sequence[int]) -> tuple[list[int], boo
     return list(ids), False
 
 
+def content_of(message: Mapping[str, Any], image: Sequence[int] = ()) -> list[str | int]:
+    """What a message holds: texts and, for each image, the tokens that stand for it.
+
+    Raises:
+        ValueError: it holds something else, or an image where there are no tokens for one.
+    """
+    content = message.get("content") or ""
+    if isinstance(content, str):
+        return [content]
+    pieces: list[str | int] = []
+    for part in content:
+        if part.get("type") == "text":
+            pieces.append(part["text"])
+        elif part.get("type") == "image" and image:
+            pieces += image
+        else:
+            raise ValueError(
+                f"a message holds a part of type {part.get('type')!r}, which this chat format has no form for"
+            )
+    return pieces
+
+
 def text_of(message: Mapping[str, Any]) -> str:
     """The text of a message.
 
     Raises:
         ValueError: it holds something other than text.
     """
-    content = message.get("content") or ""
-    if isinstance(content, str):
-        return content
-    parts = []
-    for part in content:
-        if part.get("type") != "text":
-            raise ValueError(
-                f"this chat format is for text only, and a message holds a part of type {part.get('type')!r}"
-            )
-        parts.append(part["text"])
-    return "".join(parts)
+    return "".join(str(piece) for piece in content_of(message))
+
+
+def joined(pieces: Iterable[str | int]) -> list[str | int]:
+    """The pieces with neighbouring texts made one, so that they are encoded together."""
+    found: list[str | int] = []
+    for piece in pieces:
+        if isinstance(piece, str) and found and isinstance(found[-1], str):
+            found[-1] += piece
+        else:
+            found.append(piece)
+    return found
 
 
 def to_json(value: Any) -> str:

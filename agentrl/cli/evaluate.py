@@ -25,7 +25,7 @@ from agentrl.errors import ConfigError
 from agentrl.evaluate import EpisodeResult, EvalResult
 from agentrl.evaluate import evaluate as run_evaluation
 from agentrl.events import FileSink
-from agentrl.store import RunFolder, writing
+from agentrl.store import RunFolder, keep_pictures, writing
 from agentrl.task import Task
 from agentrl.trajectory import Trajectory
 from agentrl.view.summary import versions
@@ -92,12 +92,14 @@ async def _play(
         tensor_parallel=hardware.tensor_parallel,
         max_tokens=limits.max_prompt_tokens + limits.max_trajectory_tokens,
         concurrency=min(limits.concurrency, total),
+        vision=chat.vision,
     )
     try:
         with EpisodeLog(run.episodes) as log, tally:
 
             def on_episode(result: EpisodeResult, trajectory: Trajectory) -> None:
                 log.add(result, trajectory)
+                keep_pictures(run.path, trajectory.pictures.values())
                 tally.add(result)
 
             return await run_evaluation(

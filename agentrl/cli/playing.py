@@ -21,6 +21,7 @@ from agentrl.errors import ConfigError, InfrastructureError
 from agentrl.inspect.person import UNHURRIED_SECONDS, PersonPolicy
 from agentrl.inspect.plain import in_bytes, plain_chat
 from agentrl.rollout import EpisodeRunner, Scene, succeeded
+from agentrl.rollout.pictures import described
 from agentrl.scoring import components_of
 from agentrl.task import Task
 from agentrl.train.runtime import open_sandbox_if_any
@@ -58,8 +59,8 @@ class TerminalDesk:
                 function = call["function"]
                 shown = clean(f"{function['name']} {function['arguments']}", 2000)
                 self._console.print(Padding(Text(shown, style="dim"), (0, 0, 0, 2)))
-            if message.get("content"):
-                self._console.print(Padding(Text(printable(str(message["content"]))), (0, 0, 0, 2)))
+            if content := described(message):
+                self._console.print(Padding(Text(printable(content)), (0, 0, 0, 2)))
 
     def refuse(self, why: str) -> None:
         """Say what is wrong with a line."""

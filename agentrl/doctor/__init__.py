@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from agentrl.doctor.checks import Check, Report, Row, examine_step
+from agentrl.doctor.checks import Check, Report, examine_step
+from agentrl.doctor.rows import Row
 
 __all__ = ["Check", "Report", "Row", "examine_step"]

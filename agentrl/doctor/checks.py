@@ -11,12 +11,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from agentrl.chat.vision import Vision
 from agentrl.config import Algorithm
+from agentrl.doctor.images import (
+    logprobs_agree_after_images,
+    pixels_match,
+    placeholders_match,
+    positions_match,
+)
+from agentrl.doctor.rows import Row, Wrong, by_episode, placed, sampled
 
 LOGPROB_MEAN_TOLERANCE = 0.02
 """Largest mean of ``|trainer - engine|`` over a step's sampled tokens, in nats."""
@@ -25,39 +33,6 @@ LOGPROB_TOKEN_TOLERANCE = 0.5
 """Largest difference that all but one token in a thousand must keep, in nats."""
 
 ADVANTAGE_TOLERANCE = 1e-3
-
-
-@dataclass(frozen=True)
-class Row:
-    """One training row.
-
-    Args:
-        key: ``<group>_<session>_<index>``.
-        episode: the episode's summary, with ``status`` and ``reward``.
-        ledger: the engine's generations of the episode: ``prompt_ids``, ``token_ids``, ``logprobs``.
-        columns: the token columns: ``prompts`` ``[P]``, and of length ``[R]`` ``responses``,
-            ``response_mask``, ``rm_scores``, ``rollout_log_probs``, ``old_log_probs``, ``advantages``.
-    """
-
-    key: str
-    episode: dict[str, Any]
-    ledger: list[dict[str, Any]] = field(default_factory=list)
-    columns: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
-
-    @property
-    def group(self) -> str:
-        """The group of episodes of one task."""
-        return self.key.rsplit("_", 2)[0]
-
-    @property
-    def session(self) -> str:
-        """The episode: group and number within it."""
-        return self.key.rpartition("_")[0]
-
-    @property
-    def index(self) -> int:
-        """Position of the row within its episode."""
-        return int(self.key.rpartition("_")[2])
 
 
 @dataclass(frozen=True)
@@ -82,13 +57,16 @@ class Report:
         return all(check.passed for check in self.checks)
 
 
-def examine_step(rows: Sequence[Row], *, step: int, algorithm: Algorithm) -> Report:
+def examine_step(
+    rows: Sequence[Row], *, step: int, algorithm: Algorithm, vision: Vision | None = None
+) -> Report:
     """Run all checks on a step's rows.
 
     Args:
         rows: every row the trainer used, without padding.
         step: for the report.
         algorithm: how advantages were made.
+        vision: the image rules of a model that is shown images.
     """
     checks = [
         _run("trained tokens are the sampled tokens", lambda: tokens_match(rows)),
@@ -98,87 +76,41 @@ def examine_step(rows: Sequence[Row], *, step: int, algorithm: Algorithm) -> Rep
         _run("rewards arrived whole, at sampled tokens", lambda: rewards_match(rows)),
         _run("no void episode in a baseline", lambda: baselines_match(rows, algorithm)),
     ]
+    if vision is not None:
+        checks += [
+            _run("placeholders equal the features of the images", lambda: placeholders_match(rows, vision)),
+            _run("positions are those of M-RoPE", lambda: positions_match(rows, vision)),
+            _run("the trainer's pixel values are the engine's", lambda: pixels_match(rows)),
+            _run("log-probs agree after images", lambda: logprobs_agree_after_images(rows, vision)),
+        ]
     return Report(step, checks)
-
-
-class _Wrong(Exception):
-    """A check failed; the message says where."""
 
 
 def _run(name: str, check: Callable[[], str]) -> Check:
     try:
         return Check(name, True, check())
-    except _Wrong as problem:
+    except Wrong as problem:
         return Check(name, False, str(problem))
-
-
-def _episodes(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Rows by episode, each in order.
-
-    Raises:
-        _Wrong: there are none, or an episode has no ledger to compare with.
-    """
-    episodes: dict[str, list[Row]] = defaultdict(list)
-    for row in sorted(rows, key=lambda row: (row.session, row.index)):
-        episodes[row.session].append(row)
-    if not episodes:
-        raise _Wrong("the step has no rows to examine")
-    for session, own in episodes.items():
-        if not own[0].ledger:
-            raise _Wrong(f"episode {session} has no record of what the engine sampled")
-    return episodes
-
-
-def _placed(own: Sequence[Row]) -> list[tuple[Row, list[tuple[int, dict[str, Any]]]]]:
-    """The generations of an episode by its rows, each with where its tokens start in the response.
-
-    A generation belongs to the row whose tokens begin with the prompt that the engine was given. If
-    an agent had several turns sampled from one prompt, it belongs to the row that goes on with it.
-    """
-    tokens = [np.concatenate([row.columns["prompts"], row.columns["responses"]]) for row in own]
-    found: list[dict[int, dict[str, Any]]] = [{} for _ in own]
-    for entry in own[0].ledger:
-        given, drawn = np.asarray(entry["prompt_ids"]), np.asarray(entry["token_ids"])
-        places = [
-            (index, len(given) - len(row.columns["prompts"]))
-            for index, row in enumerate(own)
-            if len(row.columns["prompts"]) <= len(given) < len(tokens[index])
-            and len(given) - len(row.columns["prompts"]) not in found[index]
-            and np.array_equal(tokens[index][: len(given)], given)
-        ]
-        places.sort(key=lambda place: not _goes_on(tokens[place[0]][len(given) :], drawn))
-        for index, start in places[:1]:
-            found[index][start] = entry
-    return [(row, sorted(spans.items())) for row, spans in zip(own, found, strict=True)]
-
-
-def _goes_on(tokens: np.ndarray[Any, Any], drawn: np.ndarray[Any, Any]) -> bool:
-    return np.array_equal(tokens[: len(drawn)], drawn)
-
-
-def sampled(row: Row) -> np.ndarray[Any, Any]:
-    """Which response tokens are trained on. ``[R]``"""
-    return np.asarray(row.columns["response_mask"] == 1)
 
 
 def tokens_match(rows: Sequence[Row]) -> str:
     """Every generation stands in a row, behind exactly the context that the engine was given."""
     total = 0
-    for session, own in _episodes(rows).items():
-        placed = 0
-        for row, spans in _placed(own):
+    for session, own in by_episode(rows).items():
+        found = 0
+        for row, spans in placed(own):
             for start, entry in spans:
                 given = np.asarray(entry["token_ids"])
                 trained = row.columns["responses"][start : start + len(given)]
                 if not np.array_equal(trained, given):
-                    raise _Wrong(
+                    raise Wrong(
                         f"row {row.key}: tokens {start} to {start + len(given)} differ from what was sampled"
                     )
-                placed += 1
+                found += 1
                 total += len(given)
-        if placed != len(own[0].ledger):
-            raise _Wrong(
-                f"episode {session}: {len(own[0].ledger) - placed} of {len(own[0].ledger)} generations stand "
+        if found != len(own[0].ledger):
+            raise Wrong(
+                f"episode {session}: {len(own[0].ledger) - found} of {len(own[0].ledger)} generations stand "
                 "in no row behind the context that the engine was given"
             )
     return f"{total} sampled tokens of {len(rows)} rows are identical"
@@ -191,31 +123,31 @@ def mask_matches(rows: Sequence[Row], algorithm: Algorithm) -> str:
     the mask alone.
     """
     masked = total = 0
-    for own in _episodes(rows).values():
-        for row, spans in _placed(own):
+    for own in by_episode(rows).values():
+        for row, spans in placed(own):
             expected = np.zeros(len(row.columns["responses"]), dtype=bool)
             for start, entry in spans:
                 expected[start : start + len(entry["token_ids"])] = True
             wrong = np.flatnonzero(row.columns["response_mask"].astype(bool) != expected)
             if wrong.size:
-                raise _Wrong(
+                raise Wrong(
                     f"row {row.key}: the mask is wrong at {wrong.size} tokens, the first at {wrong[0]}"
                 )
             advantages = row.columns["advantages"]
             if algorithm.name == "grpo" and np.any(advantages[~expected] != 0):
-                raise _Wrong(f"row {row.key}: tokens that were not sampled have an advantage")
+                raise Wrong(f"row {row.key}: tokens that were not sampled have an advantage")
             masked, total = masked + int(expected.sum()), total + expected.size
     return f"{masked} of {total} response tokens are trained on, all of them sampled"
 
 
 def logprobs_arrived(rows: Sequence[Row]) -> str:
     """The column of behaviour log-probs holds what the engine returned, to float32."""
-    for own in _episodes(rows).values():
-        for row, spans in _placed(own):
+    for own in by_episode(rows).values():
+        for row, spans in placed(own):
             for start, entry in spans:
                 kept = row.columns["rollout_log_probs"][start : start + len(entry["logprobs"])]
                 if not np.array_equal(kept, np.asarray(entry["logprobs"], dtype=np.float32)):
-                    raise _Wrong(f"row {row.key}: log-probs from token {start} on differ from the engine's")
+                    raise Wrong(f"row {row.key}: log-probs from token {start} on differ from the engine's")
     return "identical"
 
 
@@ -226,13 +158,13 @@ def logprobs_agree(rows: Sequence[Row]) -> str:
     not arrive all show here.
     """
     if not rows:
-        raise _Wrong("the step has no rows to examine")
+        raise Wrong("the step has no rows to examine")
     gaps = np.concatenate([
         np.abs(row.columns["old_log_probs"] - row.columns["rollout_log_probs"])[sampled(row)]
         for row in rows
     ])  # fmt: skip
     if gaps.size == 0 or not np.all(np.isfinite(gaps)):
-        raise _Wrong("there are no sampled tokens, or their log-probs are not finite")
+        raise Wrong("there are no sampled tokens, or their log-probs are not finite")
     mean, rare, worst = float(gaps.mean()), float(np.quantile(gaps, 0.999)), float(gaps.max())
     measured = (
         f"|trainer - engine|: mean {mean:.2g} (tolerance {LOGPROB_MEAN_TOLERANCE:g}), "
@@ -240,22 +172,22 @@ def logprobs_agree(rows: Sequence[Row]) -> str:
         f"{gaps.size} tokens"
     )
     if mean > LOGPROB_MEAN_TOLERANCE or rare > LOGPROB_TOKEN_TOLERANCE:
-        raise _Wrong(measured)
+        raise Wrong(measured)
     return measured
 
 
 def rewards_match(rows: Sequence[Row]) -> str:
     """An episode's reward is the sum over its rows, and all of it lies on sampled tokens."""
-    for session, own in _episodes(rows).items():
+    for session, own in by_episode(rows).items():
         total = sum(float(row.columns["rm_scores"].sum()) for row in own)
         if not np.isclose(total, own[0].episode["reward"], atol=1e-4):
-            raise _Wrong(
+            raise Wrong(
                 f"episode {session}: rewards of its rows sum to {total:g}, not {own[0].episode['reward']:g}"
             )
         for row in own:
             if np.any(row.columns["rm_scores"][~sampled(row)] != 0):
-                raise _Wrong(f"row {row.key}: a reward lies on a token that was not sampled")
-    return f"mean reward {np.mean([own[0].episode['reward'] for own in _episodes(rows).values()]):.3f}"
+                raise Wrong(f"row {row.key}: a reward lies on a token that was not sampled")
+    return f"mean reward {np.mean([own[0].episode['reward'] for own in by_episode(rows).values()]):.3f}"
 
 
 def baselines_match(rows: Sequence[Row], algorithm: Algorithm) -> str:
@@ -266,8 +198,8 @@ def baselines_match(rows: Sequence[Row], algorithm: Algorithm) -> str:
     """
     for row in rows:
         if row.episode["status"] == "void" or row.episode["reward"] is None:
-            raise _Wrong(f"row {row.key} belongs to a void episode")
-    episodes = _episodes(rows)
+            raise Wrong(f"row {row.key} belongs to a void episode")
+    episodes = by_episode(rows)
     if algorithm.name != "grpo":
         return f"{len(episodes)} episodes, none void"
     groups: dict[str, dict[str, float]] = defaultdict(dict)
@@ -279,7 +211,7 @@ def baselines_match(rows: Sequence[Row], algorithm: Algorithm) -> str:
             for row in episodes[session]:
                 trained = row.columns["advantages"][sampled(row)]
                 if np.any(np.abs(trained - advantage) > ADVANTAGE_TOLERANCE):
-                    raise _Wrong(
+                    raise Wrong(
                         f"row {row.key}: its advantage is {trained[0]:g}, and {advantage:g} by the rewards "
                         f"of the {len(members)} episodes that count in its group"
                     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from agentrl.errors import DataError
 from agentrl.inspect.written import Unclear, read_turn
-from agentrl.observation import Image
+from agentrl.observation import Picture
 from agentrl.rollout import Generation, Sampling, Scene, written
 from agentrl.rollout.policy import as_generated
 from agentrl.trajectory import Message
@@ -59,7 +59,7 @@ class PersonPolicy:
         self._scene = None
 
     async def generate(
-        self, prompt_ids: Sequence[int], sampling: Sampling, *, episode: str, images: Sequence[Image] = ()
+        self, prompt_ids: Sequence[int], sampling: Sampling, *, episode: str, images: Sequence[Picture] = ()
     ) -> Generation:
         """What the person writes, as tokens; ``length`` where they exceed ``max_tokens``.
 

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 BYTES_PER_TOKEN = 4
 """What a token is taken to be where there is no tokenizer to count them."""
 
-_CONTROLS = ("<|im_start|>", "<|im_end|>")
+_CONTROLS = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|image_pad|>", "<|vision_end|>")
 _FIRST_CONTROL = 256
 _COUNTED = ("max_turn_tokens", "max_observation_tokens", "max_prompt_tokens", "max_trajectory_tokens")
 
 
 class ByteTokenizer:
-    """Every byte of UTF-8 is a token; two more begin and end a message, and no text spells them."""
+    """Every byte of UTF-8 is a token; more begin and end messages and images, and no text spells them."""
 
     name_or_path = "bytes"
     unk_token_id = None
@@ -45,8 +45,11 @@ class ByteTokenizer:
 def plain_chat() -> Chat:
     """ChatML with calls as JSON, on bytes. Tools are not listed in the prompt: whoever speaks knows them."""
     from agentrl.chat import Chat
+    from agentrl.chat.vision import Vision
 
-    return Chat(ByteTokenizer(), "chatml-json", options={"tools_in_prompt": False})
+    tokenizer = ByteTokenizer()
+    vision = Vision.of(tokenizer)
+    return Chat(tokenizer, "chatml-json", options={"tools_in_prompt": False}, vision=vision)
 
 
 def in_bytes(limits: Rollout, **changes: object) -> Rollout:

@@ -16,6 +16,7 @@ from typing import Any
 from agentrl.env import Expert
 from agentrl.inspect.arguments import random_arguments, text_parameters
 from agentrl.rollout import Scene, Script
+from agentrl.rollout.pictures import words_of
 from agentrl.trajectory import Message, call, say
 
 LONG = 16_384
@@ -288,7 +289,7 @@ def _prompt(scene: Scene) -> str:
 
 def _seen(scene: Scene) -> str:
     """The tools, and the dialogue so far, but not what was said in it."""
-    shown = [str(each.get("content") or "") for each in scene.messages if each["role"] != "assistant"]
+    shown = [words_of(each) for each in scene.messages if each["role"] != "assistant"]
     return "\n".join([*shown, json.dumps(scene.tools, ensure_ascii=False)])
 
 

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from agentrl.config import Rollout
 from agentrl.env import Env
-from agentrl.errors import DataError, EngineError, EpisodeTimeout, ModelUnsupported
+from agentrl.errors import DataError, EngineError, EpisodeTimeout
 from agentrl.events import EventSink, ToolCalled, TurnGenerated
-from agentrl.observation import Image, Observation
+from agentrl.observation import Observation
+from agentrl.rollout.pictures import Gallery, PictureStore, content_of
 from agentrl.rollout.policy import Generation, Policy, Sampling, Scene, SceneAware
 from agentrl.rollout.seeds import derive_seed
 from agentrl.rollout.sessions import EpisodeSessions
-from agentrl.rollout.toolbox import ToolBox, ToolLedger, kept, unicode, user_code
+from agentrl.rollout.toolbox import ToolBox, ToolLedger, kept, printable, user_code
 from agentrl.rollout.waiting import OutOfTime, StrayExit, finish_quietly, to_the_end, within
 from agentrl.scoring import score_episode
 from agentrl.tool import BlockingCalls, ToolContext
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MakeMessages = Callable[[Sequence[str]], list[Message]]
+Parts = list[dict[str, Any]]
 
 CLOSE_SECONDS = 10.0
 """How long each tool, session and environment may take to close."""
@@ -48,6 +50,7 @@ class Setting:
     events: EventSink
     clock: Callable[[], float] | None
     keep_characters: int
+    pictures: PictureStore | None = None
     ledger: ToolLedger = field(default_factory=ToolLedger)
     blocking: BlockingCalls = field(default_factory=BlockingCalls)
 
@@ -81,8 +84,9 @@ class Attempt:
         self._began = self._clock()
         self._tool_seconds = 0.0
         self._prompt_length = 0
-        self._images: list[Image] = []
         self._sessions = EpisodeSessions(setting.sandbox)
+        self._gallery = Gallery(setting.chat, setting.pictures, self._sessions.run)
+        trajectory.pictures = self._gallery.pictures
         self._env: Env | None = None
         self._tools: ToolBox | None = None
 
@@ -145,10 +149,11 @@ class Attempt:
         await self._users(f"Opening the tools of environment {env.name}", tools.open())
         with user_code(f"Environment {env.name}: messages()"):
             messages = list(env.messages(task))
+        messages = await self._users("Showing the task's images", self._gallery.opening(messages, env.name))
         prompt = self._chat.prompt(messages, tools.schemas)
         self._begin(env, prompt)
         self._trajectory.messages = messages
-        self._trajectory.segments = [Segment(prompt)]
+        self._trajectory.segments = [Segment(prompt, images=self._gallery.of(messages))]
         self._introduce(env, tools.schemas, messages)
         return env, tools
 
@@ -192,9 +197,10 @@ class Attempt:
         sampling = dataclasses.replace(
             self._sampling,
             max_tokens=min(self._limits.max_turn_tokens, self._room(len(prompt))),
+            banned_token_ids=self._chat.banned_token_ids,
             seed=None if self._seed is None else derive_seed(self._seed, index),
         )
-        generation = await self._in_time(self._generate(prompt, sampling))
+        generation = await self._in_time(self._generate(prompt, sampling, segment.images))
         seconds = self.elapsed() - started
         start, end = segment.add_sampled(generation.token_ids, generation.logprobs, generation.versions)
         parsed = printable(self._chat.parse(prompt, generation.token_ids, tools.schemas))
@@ -210,16 +216,13 @@ class Attempt:
         )
         return turn, parsed
 
-    async def _generate(self, prompt: list[int], sampling: Sampling) -> Generation:
+    async def _generate(
+        self, prompt: list[int], sampling: Sampling, images: Sequence[str] = ()
+    ) -> Generation:
         generation = await self._setting.policy.generate(
-            prompt, sampling, episode=self._name, images=tuple(self._images)
+            prompt, sampling, episode=self._name, images=self._gallery.named(images)
         )
-        if len(generation.token_ids) > sampling.max_tokens:
-            raise EngineError(
-                f"The engine returned {len(generation.token_ids)} tokens where at most "
-                f"{sampling.max_tokens} were asked for."
-            )
-        return generation
+        return generation.checked(sampling)
 
     async def _in_time(self, generating: Coroutine[Any, Any, T]) -> T:
         """Await a generation of the engine, in the time there is for one."""
@@ -251,16 +254,17 @@ class Attempt:
             )
         if turn.stop_reason == "length" and all(call.error is not None for call in parsed.calls):
             self._cut_off(turn)
-        texts = []
+        texts, pictures = [], []
         for call in turn.calls:
-            self._look(call.observation, f"Tool {call.name}")
-            text, cut = self._chat.truncate(call.observation.text, self._limits.max_observation_tokens)
+            text, parts, cut = await self._show(call.observation, f"Tool {call.name}")
             call.truncated = call.truncated or cut
             call.observation_tokens = len(self._chat.encode(text))
             texts.append(text)
+            pictures.append(parts)
 
         def make(texts: Sequence[str]) -> list[Message]:
-            return self._chat.observation_messages(parsed.calls, list(texts))
+            contents = [content_of(text, parts) for text, parts in zip(texts, pictures, strict=True)]
+            return self._chat.observation_messages(parsed.calls, contents)
 
         last = next((call for call in turn.calls if call.observation.done), None)
         if last is not None:
@@ -279,11 +283,10 @@ class Attempt:
         if answer is None:
             raise Ended("finished", "the model gave its answer")
         observation, _ = kept(Observation.of(answer), self._setting.keep_characters)
-        self._look(observation, f"Environment {env.name}")
-        text, _ = self._chat.truncate(observation.text, self._limits.max_observation_tokens)
+        text, parts, _ = await self._show(observation, f"Environment {env.name}")
 
         def make(texts: Sequence[str]) -> list[Message]:
-            return [{"role": "user", "content": text} for text in texts]
+            return [{"role": "user", "content": content_of(text, parts)} for text in texts]
 
         if observation.done:
             self._trajectory.messages += make([text])
@@ -315,9 +318,10 @@ class Attempt:
         if over > 0:
             raise Ended("truncated", self._token_limit())
         if extended is None:
-            trajectory.segments.append(Segment(following))
+            images = self._gallery.of(trajectory.messages)
+            trajectory.segments.append(Segment(following, images=images))
         else:
-            segment.add_context(following[len(segment.token_ids) :])
+            segment.add_context(following[len(segment.token_ids) :], self._gallery.of(messages))
 
     def _shorten(self, texts: list[str], over: int) -> list[str] | None:
         """The texts with ``over`` tokens less in all, each losing its share; ``None`` if none is left."""
@@ -334,16 +338,13 @@ class Attempt:
         """Tokens that may follow a context of this length."""
         return self._prompt_length + self._limits.max_trajectory_tokens - length
 
-    def _look(self, observation: Observation, source: str) -> None:
-        """Take the images of an observation to the model."""
-        if not observation.images:
-            return
-        if not getattr(self._chat, "supports_images", False):
-            raise ModelUnsupported(
-                f"{source} returned an image, and the model (chat format {self._chat.name!r}, {self._chat!r})"
-                " takes text only. Use a vision-language model, or leave out what returns images."
-            )
-        self._images += observation.images
+    async def _show(self, observation: Observation, source: str) -> tuple[str, Parts, bool]:
+        """What the model sees of an observation: its text, its pictures, and whether the text was cut."""
+        text, parts = observation.text, Parts()
+        if observation.images:
+            text, parts = await self._users(f"Images of {source}", self._gallery.show(observation, source))
+        text, cut = self._chat.truncate(text, self._limits.max_observation_tokens)
+        return text, parts, cut
 
     def _cut_off(self, turn: Turn) -> NoReturn:
         if self._room(len(self._trajectory.segments[-1].token_ids)) < 1:
@@ -391,9 +392,3 @@ class Attempt:
         await self._sessions.close(CLOSE_SECONDS)
         if self._env is not None:
             await finish_quietly(self._env.close(), CLOSE_SECONDS, f"closing environment {self._env.name}")
-
-
-def printable(parsed: ParsedTurn) -> ParsedTurn:
-    """JSON lets a model name a tool with half of a surrogate pair, which no file or tokenizer takes."""
-    calls = (dataclasses.replace(call, name=call.name and unicode(call.name)) for call in parsed.calls)
-    return dataclasses.replace(parsed, calls=tuple(calls))

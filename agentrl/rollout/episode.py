@@ -18,6 +18,7 @@ from agentrl.rollout.agents.attempt import AgentAttempt, Agents
 from agentrl.rollout.agents.endpoint import Endpoint
 from agentrl.rollout.attempt import Attempt, Setting
 from agentrl.rollout.groups import Groups
+from agentrl.rollout.pictures import PictureStore, check_sight
 from agentrl.rollout.policy import Policy, Sampling
 from agentrl.rollout.toolbox import user_code
 from agentrl.rollout.waiting import OutOfTime, within
@@ -46,6 +47,7 @@ class EpisodeRunner:
     Raises:
         DefinitionError: the environment's ``success`` names no reward of it, or one that may be left
             out, or two rewards have the same name.
+        ModelUnsupported: the environment shows images, and the model takes text only.
     """
 
     def __init__(
@@ -67,7 +69,11 @@ class EpisodeRunner:
         self._grouped = any(component.per == "group" for component in components)
         self._groups = Groups(self._judge_group)
         self._events = events or NullSink()
-        self._setting = Setting(env, chat, policy, limits, sandbox, self._events, clock, keep_characters)
+        check_sight(env, chat)
+        pictures = PictureStore(chat.vision, limits.max_image_pixels) if chat.vision else None
+        self._setting = Setting(
+            env, chat, policy, limits, sandbox, self._events, clock, keep_characters, pictures
+        )
         self._attempt: Callable[..., Attempt] = Attempt
         if isinstance(env, AgentEnv):
             self._attempt = functools.partial(AgentAttempt, agents=Agents(Endpoint(env.host)))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, Self, runtime_checkable
 
 from agentrl.env import Env
-from agentrl.observation import Image
+from agentrl.errors import EngineError
+from agentrl.observation import Picture
 from agentrl.task import Task
 from agentrl.trajectory import Message
 
@@ -25,6 +26,7 @@ class Sampling:
         max_tokens: at which the turn is cut off.
         stop_token_ids, stop_strings: generation ends at any of these; they are part of it.
         seed: makes the draw repeatable where the engine can; ``None`` draws freely.
+        banned_token_ids: are never drawn.
     """
 
     temperature: float = 1.0
@@ -33,6 +35,7 @@ class Sampling:
     stop_token_ids: tuple[int, ...] = ()
     stop_strings: tuple[str, ...] = ()
     seed: int | None = None
+    banned_token_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +54,27 @@ class Generation:
     versions: list[int]
     stop_reason: StopReason = "stop"
 
+    def checked(self, sampling: Sampling) -> Self:
+        """The generation, if it is one of those that were asked for.
+
+        Raises:
+            EngineError: it is too long, or holds a token that was banned.
+        """
+        if len(self.token_ids) > sampling.max_tokens:
+            raise EngineError(
+                f"The engine returned {len(self.token_ids)} tokens where at most {sampling.max_tokens} were "
+                "asked for."
+            )
+        if not set(sampling.banned_token_ids).isdisjoint(self.token_ids):
+            raise EngineError("The engine drew a token that stands for an image, which was banned.")
+        return self
+
 
 class Policy(Protocol):
     """A model that can be sampled from, by many episodes at once."""
 
     async def generate(
-        self, prompt_ids: Sequence[int], sampling: Sampling, *, episode: str, images: Sequence[Image] = ()
+        self, prompt_ids: Sequence[int], sampling: Sampling, *, episode: str, images: Sequence[Picture] = ()
     ) -> Generation:
         """Sample one turn.
 
@@ -64,7 +82,7 @@ class Policy(Protocol):
             prompt_ids: everything before the turn.
             sampling: see :class:`Sampling`.
             episode: the episode's name, the same for all its turns (for caches and routing).
-            images: the images of the prompt, in order.
+            images: the pictures that the placeholders of the prompt stand for, in order.
 
         Raises:
             EngineError: the engine failed or went away.
@@ -129,7 +147,7 @@ class SimulatedPolicy:
         self._seconds, self._token_seconds = seconds, token_seconds
 
     async def generate(
-        self, prompt_ids: Sequence[int], sampling: Sampling, *, episode: str, images: Sequence[Image] = ()
+        self, prompt_ids: Sequence[int], sampling: Sampling, *, episode: str, images: Sequence[Picture] = ()
     ) -> Generation:
         """The function's tokens, after the latency; ``length`` where they exceed ``max_tokens``."""
         ids = list(self._respond(prompt_ids, episode))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from agentrl.env import Expert
 from agentrl.errors import DefinitionError
-from agentrl.observation import Image
+from agentrl.observation import Picture
+from agentrl.rollout.pictures import words_of
 from agentrl.rollout.policy import Generation, Sampling, Scene, as_generated
 from agentrl.rollout.toolbox import user_code
 from agentrl.trajectory import Message
@@ -84,7 +85,7 @@ class ScriptedPolicy:
             part.expert.close()
 
     async def generate(
-        self, prompt_ids: Sequence[int], sampling: Sampling, *, episode: str, images: Sequence[Image] = ()
+        self, prompt_ids: Sequence[int], sampling: Sampling, *, episode: str, images: Sequence[Picture] = ()
     ) -> Generation:
         """The expert's next message, as tokens; ``length`` where they exceed ``max_tokens``.
 
@@ -119,4 +120,4 @@ class ScriptedPolicy:
 def _observed(messages: Sequence[Message]) -> list[str]:
     """The texts of what came after the last assistant message."""
     last = max(index for index, message in enumerate(messages) if message["role"] == "assistant")
-    return [message["content"] for message in messages[last + 1 :]]
+    return [words_of(message) for message in messages[last + 1 :]]

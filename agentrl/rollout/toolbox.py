@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from agentrl.chat import ParsedCall
+from agentrl.chat import ParsedCall, ParsedTurn
 from agentrl.config import Rollout
 from agentrl.env import Env
 from agentrl.errors import (
@@ -285,6 +285,12 @@ def _chosen(offered: Sequence[Tool], wanted: Sequence[str], env: Env, task: Task
 def unicode(text: str) -> str:
     """The text with ``?`` for halves of surrogate pairs, which can be neither tokenized nor stored."""
     return text.encode("utf-8", "replace").decode()
+
+
+def printable(parsed: ParsedTurn) -> ParsedTurn:
+    """JSON lets a model name a tool with half of a surrogate pair, which no file or tokenizer takes."""
+    calls = (dataclasses.replace(call, name=call.name and unicode(call.name)) for call in parsed.calls)
+    return dataclasses.replace(parsed, calls=tuple(calls))
 
 
 def kept(observation: Observation, limit: int) -> tuple[Observation, bool]:

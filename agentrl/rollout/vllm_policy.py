@@ -9,8 +9,9 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from agentrl.chat.vision import Vision, decoded
 from agentrl.errors import EngineError, ModelUnsupported, UsageError
-from agentrl.observation import Image
+from agentrl.observation import Picture
 from agentrl.rollout.policy import Generation, Sampling
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 CLOSE_SECONDS = 20.0
 """How long the engine's processes may take to end before they are killed."""
+
+BAN = -100.0
+"""Added to the logit of a token that is never to be drawn; the lowest that vLLM takes."""
 
 ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING", "TOKENIZERS_PARALLELISM": "false"}
 CPU_ENVIRONMENT = {"TORCH_COMPILE_DISABLE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
@@ -30,11 +34,12 @@ class VllmPolicy:
     Args:
         engine: vLLM's asynchronous engine.
         version: given to every token.
+        vision: how the model takes images; ``None`` for one that takes text only.
     """
 
-    def __init__(self, engine: AsyncLLM, *, version: int = 0) -> None:
+    def __init__(self, engine: AsyncLLM, *, version: int = 0, vision: Vision | None = None) -> None:
         self._engine: Any = engine
-        self._version = version
+        self._version, self._vision = version, vision
         self._numbers = itertools.count()
 
     @classmethod
@@ -48,6 +53,7 @@ class VllmPolicy:
         concurrency: int = 64,
         tensor_parallel: int = 1,
         version: int = 0,
+        vision: Vision | None = None,
         options: dict[str, Any] | None = None,
     ) -> Self:
         """Start an engine; takes half a minute.
@@ -60,6 +66,7 @@ class VllmPolicy:
             concurrency: sequences generated at once; further ones wait.
             tensor_parallel: GPUs per engine.
             version: given to every token.
+            vision: the image rules of a model that is shown images; see :class:`agentrl.chat.vision.Vision`.
             options: further arguments of vLLM's ``AsyncEngineArgs``.
 
         Raises:
@@ -96,10 +103,10 @@ class VllmPolicy:
             raise ModelUnsupported(
                 f"vLLM could not load {model}: {type(problem).__name__}: {problem}. Its log above says more."
             ) from problem
-        return cls(engine, version=version)
+        return cls(engine, version=version, vision=vision)
 
     async def generate(
-        self, prompt_ids: Sequence[int], sampling: Sampling, *, episode: str, images: Sequence[Image] = ()
+        self, prompt_ids: Sequence[int], sampling: Sampling, *, episode: str, images: Sequence[Picture] = ()
     ) -> Generation:
         """Sample one turn.
 
@@ -109,10 +116,8 @@ class VllmPolicy:
         """
         from vllm.exceptions import VLLMClientError  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
-        if images:
-            raise ModelUnsupported("This policy takes text only; an environment gave it images.")
         request = f"{episode}-{next(self._numbers)}"
-        prompt = {"prompt_token_ids": list(prompt_ids)}
+        prompt = self._prompt(prompt_ids, images)
         final: Any = None
         try:
             async for output in self._engine.generate(prompt, _parameters(sampling), request):
@@ -128,6 +133,16 @@ class VllmPolicy:
         ids = list(turn.token_ids)
         logprobs = [entry[token].logprob for entry, token in zip(turn.logprobs, ids, strict=True)]
         return Generation(ids, logprobs, [self._version] * len(ids), turn.finish_reason)
+
+    def _prompt(self, prompt_ids: Sequence[int], images: Sequence[Picture]) -> dict[str, Any]:
+        if not images:
+            return {"prompt_token_ids": list(prompt_ids)}
+        if self._vision is None:
+            raise ModelUnsupported("This policy takes text only; an environment gave it images.")
+        return {
+            "prompt_token_ids": self._vision.collapse(prompt_ids),
+            "multi_modal_data": {"image": [decoded(picture) for picture in images]},
+        }
 
     async def close(self) -> None:
         """End the engine and its processes. May be called twice."""
@@ -161,6 +176,7 @@ def _parameters(sampling: Sampling) -> Any:
         stop=list(sampling.stop_strings),
         include_stop_str_in_output=True,
         seed=sampling.seed,
+        logit_bias=dict.fromkeys(sampling.banned_token_ids, BAN) or None,
         logprobs=0,
         skip_special_tokens=False,
         output_kind=RequestOutputKind.FINAL_ONLY,

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from agentrl.store.run_folder import RunFolder, writing
+from agentrl.store.run_folder import RunFolder, keep_pictures, writing
 
-__all__ = ["RunFolder", "writing"]
+__all__ = ["RunFolder", "keep_pictures", "writing"]

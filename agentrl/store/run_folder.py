@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,10 @@ import yaml
 from pydantic import BaseModel
 
 from agentrl.errors import ConfigError, DataError, NotFound
+from agentrl.observation import Picture
 
 Kind = Literal["train", "eval", "warmup"]
+IMAGES = "images"
 
 _REASONS = {
     errno.ENOSPC: "the disk is full. Free some space, or choose another disk with runs=FOLDER",
@@ -61,6 +63,7 @@ class RunFolder:
         doctor.json          the certificate
         checkpoints/         the trainer's state
         episodes.jsonl       an evaluation's episodes, one line each
+        images/              the images of an evaluation, and of the steps that the doctor examined
         log.txt              what the processes printed
     """
 
@@ -167,6 +170,11 @@ class RunFolder:
         return self.path / "episodes.jsonl"
 
     @property
+    def images(self) -> Path:
+        """The folder of images, each named by its SHA-256."""
+        return self.path / IMAGES
+
+    @property
     def info(self) -> dict[str, Any]:
         """What ``run.json`` says: ``kind``, ``env``, ``created``; empty if it is not there."""
         path = self.path / "run.json"
@@ -211,6 +219,23 @@ class RunFolder:
         partial = path.with_name(f".{path.name}.{os.getpid()}")
         with writing(path):
             partial.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            partial.replace(path)
+
+
+def keep_pictures(folder: Path, pictures: Iterable[Picture]) -> None:
+    """Write an episode's pictures into a run folder's ``images``; those that are there already stay.
+
+    Raises:
+        ConfigError: the disk is full, or the place cannot be written.
+    """
+    for picture in pictures:
+        path = folder / IMAGES / f"{picture.sha256}.png"
+        if path.exists():
+            continue
+        with writing(path):
+            path.parent.mkdir(exist_ok=True)
+            partial = path.with_name(f".{path.name}.{os.getpid()}")
+            partial.write_bytes(picture.png)
             partial.replace(path)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ import torch
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput
 
 from agentrl.chat import Chat
+from agentrl.chat.vision import MARKS, Vision, decoded
 from agentrl.config import TrainConfig
 from agentrl.errors import UsageError
 from agentrl.rollout import EpisodeRunner, derive_seed, succeeded
+from agentrl.store import keep_pictures
 from agentrl.task import Task
 from agentrl.train.failure import write_failure
 from agentrl.train.policy import LedgerEntry, VerlPolicy
@@ -46,6 +48,7 @@ class _Rollout:
     policy: VerlPolicy
     folder: Path
     config: TrainConfig
+    vision: Vision | None = None
     first_step: int | None = None
 
     def wants_ledger(self, step: int) -> bool:
@@ -70,22 +73,24 @@ class _Rollout:
 
 
 @functools.cache
-def _rollout(folder: str, client: _ClientBox, tokenizer: _ClientBox) -> _Rollout:
+def _rollout(folder: str, client: _Box, tokenizer: _Box, processor: _Box) -> _Rollout:
     runtime = load_runtime(Path(folder), role="rollout")
     config = runtime.config
     policy = VerlPolicy(client.value, config.rollout.response_seconds)
+    sees = processor.value is not None
+    vision = Vision.of(tokenizer.value, processor.value.image_processor) if sees else None
     runner = EpisodeRunner(
         runtime.env,
-        Chat(tokenizer.value, config.rollout.renderer),
+        Chat(tokenizer.value, config.rollout.renderer, vision=vision),
         policy,
         config.rollout,
         sandbox=runtime.sandbox,
         events=runtime.events,
     )
-    return _Rollout(runner, policy, Path(folder), config)
+    return _Rollout(runner, policy, Path(folder), config, vision)
 
 
-class _ClientBox:
+class _Box:
     """Lets the cache above tell objects apart by identity."""
 
     def __init__(self, value: Any) -> None:
@@ -95,7 +100,7 @@ class _ClientBox:
         return id(self.value)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ClientBox) and other.value is self.value
+        return isinstance(other, _Box) and other.value is self.value
 
 
 class EpisodeLoop(AgentLoopBase):
@@ -105,9 +110,11 @@ class EpisodeLoop(AgentLoopBase):
         run: the run folder.
     """
 
-    def __init__(self, *, run: str, server_manager: Any, tokenizer: Any, **_unused: Any) -> None:
+    def __init__(
+        self, *, run: str, server_manager: Any, tokenizer: Any, processor: Any = None, **_unused: Any
+    ) -> None:
         # The base class prepares verl's own message rendering for each episode; ours needs none of it.
-        self._rollout = _rollout(run, _ClientBox(server_manager), _ClientBox(tokenizer))
+        self._rollout = _rollout(run, _Box(server_manager), _Box(tokenizer), _Box(processor))
 
     async def run(self, sampling_params: dict[str, Any], **row: Any) -> list[EpisodeOutput]:
         """Run the row's episode; a void one has no rows, so it takes no part in its group."""
@@ -134,11 +141,18 @@ class EpisodeLoop(AgentLoopBase):
         wanted = info["split"] == "train" and rollout.wants_ledger(step)
         summary = {**_summary(trajectory), "success": succeeded(rollout.runner.env, trajectory)}
         carry = rollout.config.algorithm.name == "grpo"
-        return to_outputs(trajectory, summary, ledger if wanted else [], carry=carry)
+        if wanted:
+            keep_pictures(rollout.folder, trajectory.pictures.values())
+        return to_outputs(trajectory, summary, ledger if wanted else [], carry=carry, vision=rollout.vision)
 
 
 def to_outputs(
-    trajectory: Trajectory, summary: dict[str, Any], ledger: list[LedgerEntry], *, carry: bool
+    trajectory: Trajectory,
+    summary: dict[str, Any],
+    ledger: list[LedgerEntry],
+    *,
+    carry: bool,
+    vision: Vision | None = None,
 ) -> list[EpisodeOutput]:
     """An episode as verl's rows.
 
@@ -148,11 +162,13 @@ def to_outputs(
         ledger: what the engine sampled, for the doctor; only the last attempt's entries are kept.
         carry: move rewards of earlier rows to the end of the last one. GRPO compares episodes by
             their last row and gives every row the same advantage, so rewards elsewhere would be lost.
+        vision: the image rules of a model that is shown images.
     """
     samples = trajectory.samples()
     if carry and len(samples) > 1:
         _carry(samples)
     entries = ledger[-len(trajectory.turns) :] if trajectory.turns else []
+    recorded = [entry.record(vision) for entry in entries]
     outputs = []
     for sample in samples:
         versions = [version for version in sample.versions if version >= 0]
@@ -174,11 +190,24 @@ def to_outputs(
                     "tool_rewards": [],
                     "reward_extra_info": {"acc": float(summary["success"])},
                     "episode": summary,
-                    "ledger": [asdict(entry) for entry in entries],
+                    "ledger": recorded,
                 },
+                **(_images(sample, vision) if vision else {}),
             )
         )
     return outputs
+
+
+def _images(sample: Sample, vision: Vision) -> dict[str, Any]:
+    """What verl makes the trainer's pixel values of.
+
+    verl would have its processor read the whole row's text, in which words of a tool may spell a
+    placeholder. It is given a text of placeholders instead.
+    """
+    mark = MARKS[1]
+    text = mark * len(sample.images) or "."
+    images = {"images": [decoded(picture) for picture in sample.images]} if sample.images else {}
+    return {"multi_modal_data": images, "mm_processor_kwargs": {"text": [text]}}
 
 
 def _carry(samples: list[Sample]) -> None:

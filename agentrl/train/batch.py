@@ -8,6 +8,7 @@ import numpy as np
 import transfer_queue as tq
 from transfer_queue import KVBatchMeta
 
+from agentrl.chat.vision import digest_of
 from agentrl.doctor import Row
 
 TOKEN_FIELDS = [
@@ -21,27 +22,41 @@ TOKEN_FIELDS = [
 ]
 
 
-def fetch_rows(batch: KVBatchMeta, *, tokens: bool) -> list[Row]:
+def fetch_rows(batch: KVBatchMeta, *, tokens: bool, images: bool = False) -> list[Row]:
     """The step's rows, without verl's padding rows.
 
     Args:
         batch: what was trained on.
         tokens: whether to fetch the token columns too.
+        images: and with them the positions and what there is of images.
     """
     real = [i for i, tag in enumerate(batch.tags) if not tag.get("is_padding", False)]
     keys = [batch.keys[i] for i in real]
-    fields = ["extra_fields", *(TOKEN_FIELDS if tokens else [])]
+    columns_wanted = [*TOKEN_FIELDS, *(["position_ids"] if images else [])] if tokens else []
+    fields = ["extra_fields", *columns_wanted, *(["multi_modal_inputs"] if images and tokens else [])]
     data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=fields)
     extras = [dict(getattr(extra, "data", extra)) for extra in data["extra_fields"]]
-    columns: dict[str, list[Any]] = (
-        {name: [np.asarray(row) for row in data[name].unbind()] for name in TOKEN_FIELDS} if tokens else {}
-    )
+    columns: dict[str, list[Any]] = {
+        name: [np.asarray(row) for row in data[name].unbind()] for name in columns_wanted
+    }
+    seen = data["multi_modal_inputs"] if "multi_modal_inputs" in fields else [{}] * len(keys)
     return [
         Row(
             key=key,
             episode=extras[i]["episode"],
             ledger=extras[i].get("ledger") or [],
             columns={name: column[i] for name, column in columns.items()},
+            **_images(dict(getattr(seen[i], "data", seen[i]))),
         )
         for i, key in enumerate(keys)
     ]
+
+
+def _images(inputs: dict[str, Any]) -> dict[str, Any]:
+    """The sizes of a row's images, and fingerprints of the pixel values that the trainer has for each."""
+    if "image_grid_thw" not in inputs:
+        return {}
+    grids = [[int(side) for side in grid] for grid in inputs["image_grid_thw"]]
+    ends = np.cumsum([int(np.prod(grid)) for grid in grids])
+    pieces = np.split(np.asarray(inputs["pixel_values"]), ends[:-1])
+    return {"grids": grids, "pixels": [digest_of(piece) for piece in pieces]}

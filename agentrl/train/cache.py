@@ -42,8 +42,8 @@ def environment_digest(env: Env, model: Path, settings: Mapping[str, Any]) -> st
     """Changes whenever a model fine-tuned on ``env`` would.
 
     It covers the Python files beside the environment's own if that is a package, else its file
-    alone; what the instance was made with; the files of the model begun with; and the settings.
-    Tools and rewards that live elsewhere are not looked at.
+    alone; what the instance was made with; the files of the model begun with, or the module that makes
+    it; and the settings. Tools and rewards that live elsewhere are not looked at.
     """
     source = Path(inspect.getfile(type(env)))
     sources = sorted(source.parent.rglob("*.py")) if source.name == "__init__.py" else [source]
@@ -56,7 +56,7 @@ def environment_digest(env: Env, model: Path, settings: Mapping[str, Any]) -> st
 
 
 def _files(folder: Path) -> Iterable[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_file())
+    return [folder] if folder.is_file() else sorted(path for path in folder.iterdir() if path.is_file())
 
 
 def _described(env: Env) -> str:

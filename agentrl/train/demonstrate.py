@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from agentrl.config import Rollout
 from agentrl.env import Env
 from agentrl.errors import DefinitionError, InfrastructureError
+from agentrl.observation import Picture
 from agentrl.rollout import EpisodeRunner, Job, ScriptedPolicy, episode_seed, run_episodes
 from agentrl.task import Task
 from agentrl.trajectory import Trajectory
@@ -20,8 +21,13 @@ CONCURRENCY = 8
 MOST_VOID = 0.1
 """The share of episodes that machines may fail."""
 
-Example = tuple[list[int], list[bool]]
-"""A training row: token ids, and whether the expert sampled each. ``[T], [T]``"""
+
+class Example(NamedTuple):
+    """A training row: token ids, whether the expert sampled each, and what the placeholders stand for."""
+
+    ids: list[int]
+    sampled: list[bool]
+    pictures: Sequence[Picture] = ()
 
 
 async def demonstrate(
@@ -83,7 +89,7 @@ def examples(trajectories: Sequence[Trajectory], longest: int) -> list[Example]:
         for sample in trajectory.samples():
             ids = [*sample.prompt_ids, *sample.response_ids]
             if len(ids) <= longest:
-                rows.append((ids, [False] * len(sample.prompt_ids) + sample.mask))
+                rows.append(Example(ids, [False] * len(sample.prompt_ids) + sample.mask, sample.images))
     if not rows:
         raise DefinitionError(
             f"Every demonstration is longer than {longest} tokens, which this model cannot hold."

@@ -11,10 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from agentrl.chat.vision import positions
 from agentrl.train.demonstrate import Example
 
 if TYPE_CHECKING:
     import torch
+
+    from agentrl.chat.vision import Vision
 
 RISE_STEPS = 30
 MICRO_BATCHES = 4
@@ -26,6 +29,7 @@ def fit(
     model: Any,
     examples: Sequence[Example],
     *,
+    vision: Vision | None = None,
     steps: int,
     batch_size: int,
     learning_rate: float,
@@ -37,6 +41,7 @@ def fit(
     Args:
         model: a causal language model of transformers, in float32.
         examples: drawn without replacement, over and over.
+        vision: the image rules of a model that is shown images.
         steps: of the optimizer, ``batch_size`` rows each.
         learning_rate: its peak: it rises over the first 30 steps and falls to a twentieth along a cosine.
         seed: of the order of the batches.
@@ -58,7 +63,7 @@ def fit(
             for step in range(steps):
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate * schedule(step, steps)
-                losses.append(_backward(model, next(batches)))
+                losses.append(_backward(model, next(batches), vision))
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
                 optimizer.step()
                 optimizer.zero_grad()
@@ -75,7 +80,7 @@ def schedule(step: int, steps: int) -> float:
     return rise * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
-def _backward(model: Any, rows: Sequence[Example]) -> float:
+def _backward(model: Any, rows: Sequence[Example], vision: Vision | None) -> float:
     """Add the gradient of the rows' loss to the model's; returns the loss.
 
     The loss is the mean cross-entropy of all ``N`` sampled tokens. Rows of similar length go through
@@ -84,14 +89,16 @@ def _backward(model: Any, rows: Sequence[Example]) -> float:
     """
     import torch
 
-    count = sum(sum(sampled[1:]) for _, sampled in rows)
-    ordered = sorted(rows, key=lambda row: len(row[0]))
+    count = sum(sum(row.sampled[1:]) for row in rows)
+    ordered = sorted(rows, key=lambda row: len(row.ids))
     size = math.ceil(len(ordered) / MICRO_BATCHES)
     total = 0.0
     for first in range(0, len(ordered), size):
-        ids, sampled = _padded(ordered[first : first + size])
+        some = ordered[first : first + size]
+        ids, sampled = _padded(some)
         # Padding is at the end, where causal attention lets no token that counts look.
-        hidden = model.model(input_ids=ids).last_hidden_state  # [B, T, H]
+        seen = {} if vision is None else _seen(some, ids.shape[1], vision)
+        hidden = model.model(input_ids=ids, **seen).last_hidden_state  # [B, T, H]
         targets = sampled[:, 1:]
         logits = model.lm_head(hidden[:, :-1][targets])  # [N, V]
         loss = torch.nn.functional.cross_entropy(logits, ids[:, 1:][targets], reduction="sum") / count
@@ -114,13 +121,25 @@ def _padded(rows: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
     """Ids, padded with 0, and whether each was sampled. ``[B, T], [B, T]``"""
     import torch
 
-    longest = max(len(ids) for ids, _ in rows)
+    longest = max(len(row.ids) for row in rows)
     all_ids = torch.zeros(len(rows), longest, dtype=torch.long)
     all_sampled = torch.zeros(len(rows), longest, dtype=torch.bool)
-    for row, (ids, sampled) in enumerate(rows):
-        all_ids[row, : len(ids)] = torch.tensor(ids)
-        all_sampled[row, : len(ids)] = torch.tensor(sampled)
+    for index, row in enumerate(rows):
+        all_ids[index, : len(row.ids)] = torch.tensor(row.ids)
+        all_sampled[index, : len(row.ids)] = torch.tensor(row.sampled)
     return all_ids, all_sampled
+
+
+def _seen(rows: Sequence[Example], length: int, vision: Vision) -> dict[str, torch.Tensor]:
+    """Positions, padded with 0, and the pixels of all pictures. ``[3, B, T], [patches, values]``"""
+    import torch
+
+    places = torch.zeros(3, len(rows), length, dtype=torch.long)
+    for index, row in enumerate(rows):
+        grids = [vision.grid(picture.width, picture.height) for picture in row.pictures]
+        places[:, index, : len(row.ids)] = torch.from_numpy(positions(row.ids, grids, vision))
+    pictures = [picture for row in rows for picture in row.pictures]
+    return {"position_ids": places, **(vision.pixels(pictures) if pictures else {})}
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4

@@ -16,6 +16,7 @@ import psutil
 import yaml
 from omegaconf import OmegaConf
 
+from agentrl.chat.vision import takes_images
 from agentrl.config import TrainConfig
 from agentrl.errors import ConfigError
 from agentrl.registry import find_env
@@ -105,6 +106,7 @@ class Training:
         wanted = {
             "reference": self.config.algorithm.kl_coefficient > 0,
             "critic": self.config.algorithm.name == "ppo",
+            "images": takes_images(str(self.model)),
         }
         roles = [name for name, is_wanted in wanted.items() if is_wanted]
         cache = {"VLLM_CPU_KVCACHE_SPACE": str(max(1, round(self.config.hardware.engine_memory)))}

@@ -10,11 +10,12 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
+from agentrl.chat.vision import FAMILIES, takes_images
 from agentrl.config import TrainConfig
 from agentrl.env import Env
-from agentrl.errors import ModelUnsupported, NotFound
+from agentrl.errors import DefinitionError, ModelUnsupported, NotFound
 from agentrl.registry import nearest
-from agentrl.train import smollm2
+from agentrl.train import smollm2, tiny_vision
 from agentrl.train.cache import cached, environment_digest
 from agentrl.train.warmup import OnProgress, warmup
 
@@ -39,6 +40,19 @@ class FineTuning:
 FINE_TUNING = FineTuning()
 """Under two minutes on two cores."""
 
+
+@dataclass(frozen=True, slots=True)
+class Schooling:
+    """How the policy that sees is made, from nothing; see :func:`agentrl.train.warmup.warmup`."""
+
+    steps: int = 1200
+    demonstrations: int = 4000
+    batch_size: int = 32
+    learning_rate: float = 2e-3
+
+
+SCHOOLING = Schooling()
+
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
@@ -47,28 +61,45 @@ def find_model(config: TrainConfig, env: Env, *, progress: OnProgress | None = N
     """The folder of the model that ``config.model`` names, made or fetched if need be.
 
     Args:
-        config: ``model`` is ``embedded``, ``smollm2``, a folder or a name on the hub; ``seed`` counts
-            where a model has to be trained.
-        env: what ``embedded`` is to know the format of.
+        config: ``model`` is ``embedded``, ``embedded-vl``, ``smollm2``, a folder or a name on the hub;
+            ``seed`` counts where a model has to be trained.
+        env: what an embedded policy is to know the format of.
         progress: told how a training goes on, if there is one.
 
     Raises:
-        ModelUnsupported: the model is incomplete, or cannot be fetched or converted.
+        ModelUnsupported: the model is incomplete, cannot be fetched or converted, or takes text only where
+            the environment shows images.
         NotFound: there is no such folder.
         AgentRLError: the environment's demonstrations failed; see :func:`agentrl.train.warmup.warmup`.
     """
     name = config.model
     if name in BUILT_IN:
+        if env.images and name not in SEEING:
+            raise _blind(name, env)
         return BUILT_IN[name](env, config.seed, progress)
     folder = Path(name).expanduser()
     if folder.exists():
-        return check_folder(folder).resolve()
+        return _seeing(check_folder(folder).resolve(), env)
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise NotFound(
             f"There is no model {name!r}: it is no folder here, and a name on the hub reads owner/name. "
             f"{nearest(name, list(BUILT_IN))}"
         )
-    return check_folder(_from_hub(name))
+    return _seeing(check_folder(_from_hub(name)), env)
+
+
+def _seeing(folder: Path, env: Env) -> Path:
+    """The folder, if its model can be shown what the environment shows."""
+    if env.images and not takes_images(str(folder)):
+        raise _blind(str(folder), env)
+    return folder
+
+
+def _blind(model: str, env: Env) -> ModelUnsupported:
+    return ModelUnsupported(
+        f"Environment {env.name} shows images, and model={model} takes text only. Use model=embedded-vl, or "
+        f"a vision-language model of the kinds {', '.join(FAMILIES)}."
+    )
 
 
 def check_folder(folder: Path) -> Path:
@@ -128,6 +159,22 @@ def _fine_tune(env: Env, seed: int, progress: OnProgress | None, out: Path) -> N
     )  # fmt: skip
 
 
+def _embedded_vl(env: Env, seed: int, progress: OnProgress | None) -> Path:
+    """A small policy that sees, warmed up on the environment's demonstrations."""
+    if not env.images:
+        raise DefinitionError(
+            f"model=embedded-vl is for environments that show images, and {env.name} does not declare any: "
+            "set images = True in it, or use model=embedded."
+        )
+    settings = {"seed": seed, **asdict(SCHOOLING)}
+    digest = environment_digest(env, Path(tiny_vision.__file__), settings)
+    return cached(f"{env.name}-vl-{digest}", partial(_school, env, seed, progress))
+
+
+def _school(env: Env, seed: int, progress: OnProgress | None, out: Path) -> None:
+    warmup(env, out, seed=seed, progress=progress, **asdict(SCHOOLING))
+
+
 def _has_expert(env: Env) -> bool:
     task = next(iter(env.tasks("train")), None)
     return task is not None and env.expert(task, random.Random(0)) is not None
@@ -160,6 +207,13 @@ def _first_line(problem: BaseException) -> str:
 
 
 BUILT_IN: Mapping[str, Callable[[Env, int, OnProgress | None], Path]] = MappingProxyType(
-    {"embedded": _embedded, "smollm2": lambda env, seed, progress: smollm2.find()}
+    {
+        "embedded": _embedded,
+        "embedded-vl": _embedded_vl,
+        "smollm2": lambda env, seed, progress: smollm2.find(),
+    }
 )
 """Models by name: ``(env, seed, progress) -> folder``."""
+
+SEEING = frozenset({"embedded-vl"})
+"""Those of them that are shown images."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from agentrl.chat.vision import Vision, decoded
 from agentrl.errors import EngineError
-from agentrl.observation import Image
+from agentrl.observation import Picture
 from agentrl.rollout.policy import Generation, Sampling
+from agentrl.rollout.vllm_policy import BAN
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,15 @@ class LedgerEntry:
     prompt_ids: list[int]
     token_ids: list[int]
     logprobs: list[float]
+    pictures: tuple[Picture, ...] = ()
+
+    def record(self, vision: Vision | None) -> dict[str, Any]:
+        """As the doctor reads it: of each picture the fingerprint of its pixel values."""
+        pixels = [vision.digest(picture) for picture in self.pictures] if vision else []
+        return {
+            "prompt_ids": self.prompt_ids, "token_ids": self.token_ids, "logprobs": self.logprobs,
+            "pixels": pixels,
+        }  # fmt: skip
 
 
 class VerlPolicy:
@@ -38,7 +49,7 @@ class VerlPolicy:
         self._ledger: dict[str, list[LedgerEntry]] = defaultdict(list)
 
     async def generate(
-        self, prompt_ids: Sequence[int], sampling: Sampling, *, episode: str, images: Sequence[Image] = ()
+        self, prompt_ids: Sequence[int], sampling: Sampling, *, episode: str, images: Sequence[Picture] = ()
     ) -> Generation:
         """Sample one turn.
 
@@ -56,11 +67,18 @@ class VerlPolicy:
         }
         if sampling.seed is not None:
             parameters["seed"] = sampling.seed
+        if sampling.banned_token_ids:
+            parameters["logit_bias"] = dict.fromkeys(sampling.banned_token_ids, BAN)
         if sampling.stop_strings:
             parameters |= {"stop": list(sampling.stop_strings), "include_stop_str_in_output": True}
         try:
             output = await asyncio.wait_for(
-                self._client.generate(episode, prompt_ids=list(prompt_ids), sampling_params=parameters),
+                self._client.generate(
+                    episode,
+                    prompt_ids=list(prompt_ids),
+                    sampling_params=parameters,
+                    **({"image_data": [decoded(picture) for picture in images]} if images else {}),
+                ),
                 self._seconds,
             )
         except TimeoutError as problem:
@@ -71,15 +89,16 @@ class VerlPolicy:
             raise EngineError(
                 f"The inference engine failed: {type(problem).__name__}: {problem}"
             ) from problem
-        return self._generation(list(prompt_ids), output, sampling, episode)
+        given = LedgerEntry(list(prompt_ids), [], [], tuple(images))
+        return self._generation(given, output, sampling, episode)
 
-    def _generation(self, prompt_ids: list[int], output: Any, sampling: Sampling, episode: str) -> Generation:
+    def _generation(self, given: LedgerEntry, output: Any, sampling: Sampling, episode: str) -> Generation:
         tokens = list(output.token_ids)
         if output.stop_reason == "aborted" or not tokens or output.log_probs is None:
             raise EngineError(f"The inference engine gave up on a turn (stop reason {output.stop_reason!r}).")
         stopped = len(tokens) < sampling.max_tokens or tokens[-1] in sampling.stop_token_ids
         logprobs = list(output.log_probs)
-        self._ledger[_plain(episode)].append(LedgerEntry(prompt_ids, tokens, logprobs))
+        self._ledger[_plain(episode)].append(replace(given, token_ids=tokens, logprobs=logprobs))
         version = output.extra_fields.get("global_steps")
         return Generation(
             token_ids=tokens,

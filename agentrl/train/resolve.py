@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agentrl.chat.vision import takes_images
 from agentrl.config import TrainConfig
 from agentrl.errors import ConfigError
 from agentrl.registry import nearest
@@ -36,6 +37,7 @@ def resolve(config: TrainConfig, *, model: str, run: str) -> DictConfig:
         composed = compose("ppo_trainer")
     choices = {
         **_common(config, model, run),
+        **(_images() if takes_images(model) else {}),
         **(_cpu(config) if config.hardware.device == "cpu" else _gpu(config)),
     }
     with open_dict(composed):
@@ -227,6 +229,15 @@ def _cpu(config: TrainConfig) -> dict[str, Any]:
             "critic.fsdp.mixed_precision": _FLOAT32,
         }
     return choices
+
+
+def _images() -> dict[str, Any]:
+    """What a model that is shown images needs.
+
+    verl's default starts the engine with dummy weights, which spoil the buffers that normalise an image's
+    pixels; no later update of weights mends those, and what the engine sees is silently wrong.
+    """
+    return {"actor_rollout_ref.rollout.load_format": "auto"}
 
 
 def _gpu(config: TrainConfig) -> dict[str, Any]:

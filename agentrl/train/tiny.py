@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentrl.chat import Chat
 from agentrl.chat.detect import CHAT_FILE
+from agentrl.chat.vision import takes_images
 from agentrl.errors import ModelUnsupported
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+    from agentrl.chat.vision import Vision
 
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 SPECIAL_TOKENS = (PAD, START, END, "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")
@@ -40,12 +43,15 @@ _TEMPLATE = (
 )
 
 
-def make_tokenizer(texts: Iterable[str] = (), size: int = VOCABULARY) -> PreTrainedTokenizerFast:
+def make_tokenizer(
+    texts: Iterable[str] = (), size: int = VOCABULARY, special: Sequence[str] = SPECIAL_TOKENS
+) -> PreTrainedTokenizerFast:
     """A byte-level BPE vocabulary learnt from ``texts``; it encodes any text, known or not.
 
     Args:
         texts: the same texts give the same vocabulary. With none, every byte is a token.
         size: at most so many tokens, special ones included.
+        special: the special tokens, those of :data:`SPECIAL_TOKENS` first.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -61,7 +67,7 @@ def make_tokenizer(texts: Iterable[str] = (), size: int = VOCABULARY) -> PreTrai
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=size,
-        special_tokens=list(SPECIAL_TOKENS),
+        special_tokens=list(special),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
@@ -70,7 +76,7 @@ def make_tokenizer(texts: Iterable[str] = (), size: int = VOCABULARY) -> PreTrai
         tokenizer_object=tokenizer,
         eos_token=END,
         pad_token=PAD,
-        additional_special_tokens=list(SPECIAL_TOKENS[1:2] + SPECIAL_TOKENS[3:]),
+        additional_special_tokens=[token for token in special if token not in (PAD, END)],
         chat_template=_TEMPLATE,
         model_max_length=CONTEXT,
         clean_up_tokenization_spaces=False,
@@ -100,10 +106,10 @@ def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> PreTrainedModel
     return Qwen3ForCausalLM(config)
 
 
-def chat(tokenizer: Any) -> Chat:
+def chat(tokenizer: Any, vision: Vision | None = None) -> Chat:
     """The chat format that the embedded policy is taught."""
     options = {name: value for name, value in CHAT_OPTIONS.items() if name != "renderer"}
-    return Chat(tokenizer, str(CHAT_OPTIONS["renderer"]), options=options)
+    return Chat(tokenizer, str(CHAT_OPTIONS["renderer"]), options=options, vision=vision)
 
 
 def load(folder: Path) -> tuple[Any, PreTrainedModel]:
@@ -113,11 +119,12 @@ def load(folder: Path) -> tuple[Any, PreTrainedModel]:
         ModelUnsupported: they cannot be loaded.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 
+    kind = AutoModelForImageTextToText if takes_images(str(folder)) else AutoModelForCausalLM
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        model = kind.from_pretrained(folder, dtype=torch.float32)
     except (OSError, ValueError, KeyError) as problem:
         raise ModelUnsupported(f"The model in {str(folder)!r} cannot be loaded: {problem}") from problem
     return tokenizer, model

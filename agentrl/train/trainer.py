@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 
+from agentrl.chat.vision import Vision
 from agentrl.config import TrainConfig
 from agentrl.doctor import examine_step
 from agentrl.errors import InfrastructureError
@@ -66,6 +68,13 @@ class AgentTrainer(PPOTrainerSync):
             raise
         if self._unsaved is not None:  # told only now, so that the last step is measured and recorded
             raise InfrastructureError(self._unsaved)
+
+    @cached_property
+    def _vision(self) -> Vision | None:
+        """The image rules of a model that is shown images."""
+        if self.processor is None:
+            return None
+        return Vision.of(self.tokenizer, self.processor.image_processor)
 
     def on_train_begin(self) -> None:
         """Before the first step."""
@@ -162,9 +171,11 @@ class AgentTrainer(PPOTrainerSync):
     ) -> None:
         super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
         examined = self._examined()
-        rows = fetch_rows(batch, tokens=examined)
+        rows = fetch_rows(batch, tokens=examined, images=self._vision is not None)
         if examined:
-            report = examine_step(rows, step=global_steps, algorithm=self._settings.algorithm)
+            report = examine_step(
+                rows, step=global_steps, algorithm=self._settings.algorithm, vision=self._vision
+            )
             self._certificate.add(report)
             self._events.emit(
                 DoctorReported(

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from agentrl.chat import Chat
+from agentrl.chat.vision import Vision
 from agentrl.env import Env
 from agentrl.errors import SandboxUnavailable
 from agentrl.rollout import derive_seed, succeeded
-from agentrl.train import tiny
+from agentrl.train import tiny, tiny_vision
 from agentrl.train.demonstrate import demonstrate, examples
 from agentrl.train.fit import fit
 from agentrl.train.folders import building, check_free
@@ -91,7 +92,8 @@ def warmup(
         steps: of the optimizer, ``batch_size`` rows each.
         demonstrations: episodes that are played.
         learning_rate: its peak.
-        start: the model folder to begin with; by default a new model with a vocabulary of its own.
+        start: the model folder to begin with; by default a new model with a vocabulary of its own, which
+            sees if the environment shows images.
         sandbox: where tools open sessions, closed at the end; by default this machine's, where it has one.
         progress: told after every episode and every step.
 
@@ -107,14 +109,16 @@ def warmup(
     def episodes(done: int) -> None:
         told(Progress("demonstrations", done, demonstrations))
 
-    tokenizer, model, played = asyncio.run(_prepare(env, seed, demonstrations, start, sandbox, episodes))
+    model, chat, played = asyncio.run(_prepare(env, seed, demonstrations, start, sandbox, episodes))
     losses = fit(
-        model, examples(played, tiny.CONTEXT), steps=steps, batch_size=batch_size,
+        model, examples(played, tiny.CONTEXT), vision=chat.vision, steps=steps, batch_size=batch_size,
         learning_rate=learning_rate, seed=seed,
         progress=lambda step, loss: told(Progress("training", step, steps, loss)),
     )  # fmt: skip
     with building(out) as folder:
-        tiny.save(model, tokenizer, folder, like=start)
+        tiny.save(model, chat.tokenizer, folder, like=start)
+        if chat.vision is not None:
+            tiny_vision.save_processor(chat.vision.processor, chat.tokenizer, folder)
     last = losses[-max(1, steps // 10) :]
     return WarmupReport(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -133,21 +137,16 @@ async def _prepare(
     start: Path | None,
     sandbox: Sandbox | None,
     progress: Callable[[int], None],
-) -> tuple[Any, Any, list[Trajectory]]:
-    """The tokenizer, the model to begin with, and the demonstrations."""
+) -> tuple[Any, Chat, list[Trajectory]]:
+    """The model to begin with, its chat format, and the demonstrations."""
     async with AsyncExitStack() as stack:
         sandbox = await _entered(stack, sandbox)
         if start is None:
-            tokenizer, model = await _new(env, seed, sandbox)
-            chat = tiny.chat(tokenizer)
+            model, chat = await _new(env, seed, sandbox)
         else:
-            tokenizer, model = tiny.load(start)
-            chat = Chat.load(str(start))
-        return (
-            tokenizer,
-            model,
-            await demonstrate(env, chat, count, seed=seed, sandbox=sandbox, progress=progress),
-        )
+            model, chat = tiny.load(start)[1], Chat.load(str(start))
+        played = await demonstrate(env, chat, count, seed=seed, sandbox=sandbox, progress=progress)
+        return model, chat, played
 
 
 async def _entered(stack: AsyncExitStack, sandbox: Sandbox | None) -> Sandbox | None:
@@ -160,11 +159,21 @@ async def _entered(stack: AsyncExitStack, sandbox: Sandbox | None) -> Sandbox | 
         return None
 
 
-async def _new(env: Env, seed: int, sandbox: Sandbox | None) -> tuple[Any, Any]:
+async def _new(env: Env, seed: int, sandbox: Sandbox | None) -> tuple[Any, Chat]:
     """A fresh model, with a vocabulary learnt from what episodes of the environment look like."""
-    byte_level = tiny.chat(tiny.make_tokenizer())
+    special = [*tiny.SPECIAL_TOKENS, *(tiny_vision.TOKENS if env.images else ())]
+
+    def chat(texts: Iterable[str] = ()) -> Chat:
+        tokenizer = tiny.make_tokenizer(texts, special=special)
+        return tiny.chat(
+            tokenizer, Vision.of(tokenizer, tiny_vision.make_processor()) if env.images else None
+        )
+
+    byte_level = chat()
     vocabulary_seed = derive_seed(seed, "vocabulary")
     played = await demonstrate(env, byte_level, VOCABULARY_EPISODES, seed=vocabulary_seed, sandbox=sandbox)
     rows = examples(played, longest=sys.maxsize)
-    tokenizer = tiny.make_tokenizer(byte_level.decode(ids) for ids, _ in rows)
-    return tokenizer, tiny.make_model(tokenizer, seed)
+    pictured = set(byte_level.banned_token_ids)
+    learnt = chat(byte_level.decode([token for token in row.ids if token not in pictured]) for row in rows)
+    make = tiny_vision.make_model if env.images else tiny.make_model
+    return make(learnt.tokenizer, seed), learnt

@@ -60,7 +60,8 @@ async def test_an_expert_plays_the_model_for_a_real_agent() -> None:
     rows = examples(episodes, 4000)
     assert len(rows) == 3
     shown = [
-        make_chat().decode([token for token, sampled in zip(*row, strict=True) if sampled]) for row in rows
+        make_chat().decode([token for token, sampled in zip(row.ids, row.sampled, strict=True) if sampled])
+        for row in rows
     ]
     assert shown[1] == f"{call('add', a=1, b=1)}<|im_end|>2<|im_end|>"
 

@@ -18,7 +18,7 @@ from agentrl.chat import Chat
 from agentrl.config import Rollout
 from agentrl.errors import ConfigError, DefinitionError, InfrastructureError
 from agentrl.train import tiny
-from agentrl.train.demonstrate import demonstrate, examples
+from agentrl.train.demonstrate import Example, demonstrate, examples
 from agentrl.train.fit import fit, schedule
 from agentrl.train.folders import building
 from agentrl.train.warmup import Progress, warmup
@@ -109,7 +109,7 @@ async def test_the_rows_hold_what_the_expert_sampled_and_nothing_else(chat: Chat
     rows = examples(played, longest=1000)
     assert len(rows) == 12
     called = 0
-    for (ids, sampled), episode in zip(rows, played, strict=True):
+    for (ids, sampled, _), episode in zip(rows, played, strict=True):
         said = chat.decode([token for token, own in zip(ids, sampled, strict=True) if own])
         assert said == "".join(turn.raw for turn in episode.turns)
         called += '"name": "look"' in said
@@ -150,7 +150,7 @@ async def test_an_environment_without_an_expert_cannot_be_demonstrated(chat: Cha
 
 async def test_rows_that_the_model_cannot_hold_are_left_out(chat: Chat) -> None:
     played = await demonstrate(Lookup(), chat, 12, seed=0)
-    lengths = sorted(len(ids) for ids, _ in examples(played, longest=1000))
+    lengths = sorted(len(row.ids) for row in examples(played, longest=1000))
     assert lengths[0] < lengths[-1]
     assert len(examples(played, longest=lengths[-1] - 1)) < 12
     with pytest.raises(DefinitionError, match="longer than 20 tokens"):
@@ -165,10 +165,10 @@ def test_the_loss_is_that_of_the_sampled_tokens() -> None:
     rows = []
     for length in (9, 30, 17, 24, 12):
         ids = [rng.randrange(7, 200) for _ in range(length)]
-        rows.append((ids, [i > 4 and rng.random() < 0.5 for i in range(length)]))
+        rows.append(Example(ids, [i > 4 and rng.random() < 0.5 for i in range(length)]))
     expected, counted = 0.0, 0
     model = tiny.make_model(TOKENIZER, seed=3)
-    for ids, sampled in rows:
+    for ids, sampled, _ in rows:
         with torch.no_grad():
             logprobs = model(input_ids=torch.tensor([ids])).logits.log_softmax(-1)[0]
         for place in range(1, len(ids)):

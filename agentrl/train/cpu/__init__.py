@@ -15,7 +15,7 @@ def active() -> bool:
 
 
 def roles() -> set[str]:
-    """The models beside the policy that this run trains with: ``reference``, ``critic``."""
+    """What this run has beside a policy that reads: ``reference`` and ``critic`` models, ``images``."""
     return set(filter(None, os.environ.get("AGENTRL_CPU_ROLES", "").split(",")))
 
 

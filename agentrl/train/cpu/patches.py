@@ -10,19 +10,23 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
+from agentrl.chat.vision import image_only_processors
+
 _MARK = "_agentrl_cpu"
 
 
-REFERENCE, CRITIC = "reference", "critic"
+REFERENCE, CRITIC, IMAGES = "reference", "critic", "images"
 
 
 def apply(roles: set[str]) -> None:
     """Apply what a run with these roles needs; a second call does nothing.
 
     Args:
-        roles: ``reference`` and ``critic``, where the run has one. Their patches import modules
-            that most processes never need.
+        roles: ``reference`` and ``critic``, where the run has one, and ``images``, where its model is
+            shown some. Their patches import modules that most processes never need.
     """
+    if IMAGES in roles:
+        image_only_processors()
     _one_backend_per_device()
     if REFERENCE in roles:
         _no_pinned_memory()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from agentrl.chat.vision import image_only_processors
 from agentrl.train.cpu import active
 
 
 def register() -> None:
-    """Keep linear weights on the CPU reloadable.
+    """Load processors without a video part where that cannot be had, and keep linear weights reloadable.
 
-    vLLM packs each linear layer's weight for its CPU kernel and empties the parameter, after which
+    On the CPU vLLM packs each linear layer's weight for its CPU kernel and empties the parameter, after which
     weights from the trainer have nowhere to go: the sync fails and the trainer waits for ever.
     """
+    image_only_processors()
     if not active():
         return
     import torch
