@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MOST_IMAGES = 64
 """Of an episode."""
 SECONDS = 60.0
-"""For what one call does with images. What counts is the session's CPU time; this is for a crowded machine."""
+"""For what one call does with images. What bounds work is CPU time; this is for a crowded machine."""
 SESSION: dict[str, Any] = {
     "wall_seconds": 75.0,
     "cpu_seconds": 20.0,
