@@ -165,7 +165,16 @@ class Vision(Env):
         if self.data:
             self.seen = await self._read(album, Path(task.metadata["file"]))
         else:
-            self.seen = await _draw(album, self.puzzle(task).picture)
+            self.seen = await self._draw(album, self.puzzle(task).picture)
+
+    async def _draw(self, album: Album, description: dict[str, Any]) -> Seen:
+        file = "drawn.webp" if "frames" in description else "drawn.png"
+        try:
+            return await album.adopt(file, _program(description))
+        except ToolError as problem:
+            raise InfrastructureError(
+                f"The picture could not be drawn in the sandbox: {problem}"
+            ) from problem
 
     async def _read(self, album: Album, file: Path) -> Seen:
         try:
@@ -217,18 +226,10 @@ class Vision(Env):
         return row * self.showing.grid + column + 1
 
 
-async def _draw(album: Album, description: dict[str, Any]) -> Seen:
-    """Draw in the album's own session, and take it in."""
-    session = await album.session()
-    program = resources.files("agentrl.envs.vision").joinpath("drawing.py").read_text("utf-8")
-    request = {"description": description, "stem": "drawn"}
-    result = await session.run_script(program, stdin=json.dumps(request).encode())
-    if str(result.status) != "ok":
-        last = (result.stderr.strip().splitlines() or [result.detail])[-1]
-        raise InfrastructureError(
-            f"The picture could not be drawn in the sandbox: {result.status}, {last[:300]}"
-        )
-    return await album.adopt("drawn.webp" if "frames" in description else "drawn.png")
+def _program(description: dict[str, Any]) -> str:
+    """What draws a picture in the sandbox, into ``drawn.png`` or ``drawn.webp``."""
+    drawing = resources.files("agentrl.envs.vision").joinpath("drawing.py").read_text("utf-8")
+    return f"{drawing}\nsave({description!r}, 'drawn')"
 
 
 def _drawn(puzzle: Puzzle) -> str:

@@ -1,11 +1,9 @@
-"""Draws a picture or a video from a description. Runs as a program in the sandbox, where Pillow is.
+"""Draws a picture or a video from a description. Runs in the sandbox, where Pillow is.
 
 A description is ``{"size": [width, height], "ground": color, "marks": [...]}``, or ``{"frames": [...]}`` with
 one of these for each frame. A mark is a list: its kind, then what the function of that name takes.
 """
 
-import json
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -51,14 +49,9 @@ def picture(description: "dict[str, Any]") -> Any:
 
 
 def save(description: "dict[str, Any]", stem: str) -> None:
-    """Draw into ``stem.png``, a video into ``stem.webp``."""
+    """Draw into the file ``stem.png``, a video into ``stem.webp``."""
     frames = [picture(frame) for frame in description.get("frames", [])]
     if frames:
         frames[0].save(f"{stem}.webp", save_all=True, append_images=frames[1:], lossless=True, method=0)
     else:
         picture(description).save(f"{stem}.png", compress_level=1)
-
-
-if __name__ == "__main__":
-    request = json.loads(sys.stdin.read())
-    save(request["description"], request["stem"])

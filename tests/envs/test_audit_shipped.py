@@ -23,6 +23,7 @@ SETTINGS: dict[str, list[str]] = {"math": ["env_options={size: 200}"]}
 """What keeps an environment's tasks few, or stands in for a service it needs."""
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", [name for name in SHIPPED if name not in OPEN])
 async def test_no_attack_is_paid(name: str) -> None:
     config, env = load(SHIPPED[name], SETTINGS.get(name, []))

@@ -132,7 +132,7 @@ async def test_frames_of_a_video(album, context, kind):
     assert (await album.add(data, f".{kind.lower()}")).text == "Image 1: 30 x 20, 6 frames"
     shown = await use(SelectFrames(), context, frames=[6, 2])
     assert shown.text == "Image 2: 30 x 20\nImage 3: 30 x 20"
-    reds = [Image.open(io.BytesIO(image.data)).convert("RGB").getpixel((9, 9))[0] for image in shown.images]
+    reds = [Image.open(io.BytesIO(image.data)).convert("RGB").tobytes()[0] for image in shown.images]
     assert reds == pytest.approx([200, 40], abs=4)
     for frame in (0, -1, 7, 10**30):
         with pytest.raises(Invalid, match="no frame .*has 6"):

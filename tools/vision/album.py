@@ -31,7 +31,10 @@ SESSION: dict[str, Any] = {
     "memory_mb": 640,
     "disk_mb": 128,
     "processes": 8,
-    "preload": ("PIL.Image", "PIL.ImageDraw", "PIL.ImageFont", "PIL.ImageStat", "PIL.PngImagePlugin"),
+    "preload": (
+        *(f"PIL.{name}" for name in ("ImageDraw", "ImageFont", "ImageStat")),
+        *(f"PIL.{name}ImagePlugin" for name in ("Bmp", "Gif", "Jpeg", "Png", "Ppm", "WebP")),
+    ),  # with the formats that Pillow would else load in each call
 }
 """Of the session. No tool that runs a model's code asks for the same, so none shares it."""
 
@@ -140,15 +143,30 @@ class Album:
         await (await self.session()).put(name, data)
         return await self.adopt(name)
 
-    async def adopt(self, file: str) -> Seen:
-        """Take in a file of the session's working folder. Raises as :meth:`add` does."""
-        [seen] = await self.look([View(file=file)])
+    async def adopt(self, file: str, made_by: str = "") -> Seen:
+        """Take in a file of the session's working folder.
+
+        Args:
+            file: its path there.
+            made_by: a program of ours that makes it first.
+
+        Raises:
+            Refused, Invalid: as :meth:`add`.
+            Unanswered: the program raised.
+        """
+        [seen] = await self.look([View(file=file)], first=made_by)
         return seen
 
     async def look(
-        self, views: Sequence[View], *, keep: bool = True, shown_pixels: int | None = None
+        self, views: Sequence[View], *, keep: bool = True, shown_pixels: int | None = None, first: str = ""
     ) -> list[Seen]:
         """Make pictures, and with ``keep`` put them into the album.
+
+        Args:
+            views: what to make.
+            keep: whether they become images of their own.
+            shown_pixels: instead of the album's own, and without enlarging.
+            first: a program of ours that runs before.
 
         Raises:
             Refused, Invalid, Interrupted, Unanswered: as :func:`agentrl.tools.untrusted.images.edit`. What
@@ -164,7 +182,7 @@ class Album:
             "most_pixels": MOST_PIXELS,
             "most_bytes": MOST_BYTES,
         }
-        made = (await ask(session, "album", request, _Views, seconds=SECONDS)).views
+        made = (await ask(session, "album", request, _Views, seconds=SECONDS, first=first)).views
         if len(made) != len(views):
             raise Unanswered("The program that handled the images left some out.")
         return [await _seen(session, view, index) for index, view in enumerate(made)]
