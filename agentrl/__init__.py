@@ -25,6 +25,7 @@ from agentrl.errors import (
 from agentrl.observation import Image, Observation
 from agentrl.reward import Reward, reward
 from agentrl.schedules import schedule
+from agentrl.snapshot import Snapshot
 from agentrl.task import Task
 from agentrl.template import Template
 from agentrl.terms import Term, gate
@@ -50,6 +51,7 @@ __all__ = [
     "SandboxUnavailable",
     "Segment",
     "SessionLost",
+    "Snapshot",
     "Task",
     "Template",
     "Term",

@@ -73,6 +73,11 @@ class Rollout(Section):
     )
     temperature: float = Field(1.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
+    agent_sampling: Literal["run", "agent"] = Field(
+        "run",
+        description="agents of one's own: whose temperature and top_p count; agent: those of its requests, "
+        "where it sends some, which training refuses",
+    )
     seeded: bool = Field(
         False, description="give each episode a seed, so that a run can be repeated; slower on a GPU"
     )

@@ -56,6 +56,7 @@ def read_split(
     on_error: Literal["stop", "skip"] = "stop",
     check: Callable[[dict[str, Any]], str | None] | None = None,
     config: str | None = None,
+    prefer: str = "main",
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of a split of a dataset, wherever it is.
 
@@ -65,7 +66,8 @@ def read_split(
             ``train``, every eighth row of it is for ``test``.
         split: ``train`` or ``test``.
         columns, on_error, check: as in :func:`read_rows`.
-        config: the hub's name of a part of the dataset; default: ``main``, or the only one.
+        config: the hub's name of a part of the dataset; default: ``prefer``, or the only one.
+        prefer: the part that is taken where the hub offers it.
 
     Raises:
         DataError: the data is missing or cannot be reached, or a row is malformed.
@@ -84,7 +86,7 @@ def read_split(
             "one such file, or a hub id like openai/gsm8k."
         )
     else:
-        rows, where, whole = _from_hub(data, split, config)
+        rows, where, whole = _from_hub(data, split, config, prefer)
         checked = _checked(enumerate(rows, start=1), f"{where} row", columns, on_error, check)
         yield from checked if whole else _share(checked, split)
 
@@ -102,7 +104,9 @@ def _split_file(folder: Path, split: str) -> Path:
     raise DataError(f"Folder {str(folder)!r} has no file for the {split} split: it needs {expected}.")
 
 
-def _from_hub(name: str, split: str, config: str | None) -> tuple[Iterable[dict[str, Any]], str, bool]:
+def _from_hub(
+    name: str, split: str, config: str | None, prefer: str
+) -> tuple[Iterable[dict[str, Any]], str, bool]:
     """The rows, what to call them, and whether they are all of the split."""
     try:
         import datasets
@@ -111,8 +115,8 @@ def _from_hub(name: str, split: str, config: str | None) -> tuple[Iterable[dict[
             f"There is no folder {name!r} here, and loading it from the hub needs `pip install datasets`."
         ) from problem
     try:
-        if config is None and "main" in datasets.get_dataset_config_names(name):
-            config = "main"
+        if config is None and prefer in datasets.get_dataset_config_names(name):
+            config = prefer
         there = datasets.get_dataset_split_names(name, config)
         chosen = next((each for each in SPLITS[split] if each in there), "train")
         rows = datasets.load_dataset(name, config, split=chosen)

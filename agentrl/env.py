@@ -12,6 +12,7 @@ from typing import Any, ClassVar, cast
 from agentrl.errors import DefinitionError
 from agentrl.observation import Observation
 from agentrl.reward import Reward
+from agentrl.snapshot import Snapshot
 from agentrl.task import Task
 from agentrl.template import Template
 from agentrl.terms import Term
@@ -88,6 +89,28 @@ class Env:
 
     async def close(self) -> None:
         """Let go of the episode's state, however it ended."""
+
+    async def snapshot(self) -> Snapshot:
+        """The world as it is now, for :meth:`restore`. Close it when it is no longer needed.
+
+        By default deep copies of what :meth:`reset` and the calls put on this instance and on the episode's
+        tools, and forks of its sandbox sessions. Override both where the world is kept elsewhere.
+
+        Raises:
+            DefinitionError: something cannot be copied, or no episode runs.
+            ToolError: what runs in the sandbox cannot be copied.
+            InfrastructureError: the sandbox failed.
+        """
+        return await self.context.the_world().snapshot()
+
+    async def restore(self, snapshot: Snapshot) -> None:
+        """Make the world what it was, in this episode or in another one of this environment.
+
+        Raises:
+            DefinitionError: the snapshot is of something else, or no episode runs.
+            InfrastructureError: the sandbox failed.
+        """
+        await self.context.the_world().restore(snapshot)
 
     def messages(self, task: Task) -> list[Message]:
         """The dialogue that opens the episode. Content may be text, or a list of texts and images."""

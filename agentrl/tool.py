@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 from agentrl.errors import DefinitionError, InfrastructureError, InvalidArguments, SandboxUnavailable
+from agentrl.snapshot import World
 from agentrl.task import Task
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class ToolContext:
         open_session: opens (or shares) the episode's sandbox session for given limits.
         run_once: ``(code, options, **how)``: runs a program in an empty session of its own.
         blocking: where blocking functions run.
+        world: what the episode changes, for snapshots; ``None`` outside of episodes.
     """
 
     task: Task = field(default_factory=lambda: Task(""))
@@ -104,6 +106,17 @@ class ToolContext:
     open_session: OpenSession | None = None
     run_once: RunOnce | None = None
     blocking: BlockingCalls = field(default_factory=BlockingCalls)
+    world: World | None = None
+
+    def the_world(self) -> World:
+        """:attr:`world`, if there is one.
+
+        Raises:
+            DefinitionError: no episode runs.
+        """
+        if self.world is None:
+            raise DefinitionError("Only a running episode has a world that snapshots are taken of.")
+        return self.world
 
     async def sandbox(self, **limits: Any) -> Session:
         """The episode's isolated session; tools that ask for the same limits share it.

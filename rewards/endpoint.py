@@ -1,20 +1,14 @@
-"""Asking a model behind an OpenAI-compatible endpoint, with limits, and again where it makes sense."""
+"""A judge's place: a chat model behind an OpenAI-compatible endpoint, with limits."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
-import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agentrl import ConfigError, NoVerdict
-
-if TYPE_CHECKING:
-    import aiohttp
+from agentrl.tools.completions import Completions, Refused, TryAgain, Unanswered, shown
 
 MAX_BYTES = 1 << 20
 """Bytes of an answer that are read; a longer one is none."""
@@ -24,44 +18,6 @@ LONGEST_WAIT = 60.0
 
 REFUSED = {401, 403, 404}
 """Statuses that no other request will change: the key, the address or the model's name is wrong."""
-
-PASSING = {408, 409, 425, 429}
-"""Statuses below 500 after which another try may be answered."""
-
-
-class Pace:
-    """Starts requests evenly: at most ``per_minute``, each a slot apart.
-
-    Args:
-        per_minute: how many; ``None`` for no limit.
-    """
-
-    def __init__(self, per_minute: float | None) -> None:
-        self.interval = 60.0 / per_minute if per_minute else 0.0
-        self._free = 0.0
-
-    def reserve(self, now: float) -> float:
-        """Take the next slot; returns the seconds until it comes."""
-        slot = max(now, self._free)
-        self._free = slot + self.interval
-        return slot - now
-
-
-@dataclass
-class _Traffic:
-    """What the callers on one event loop share, while there are any."""
-
-    session: aiohttp.ClientSession
-    places: asyncio.Semaphore
-    callers: int = 0
-
-
-class _TryAgain(Exception):
-    """The request failed in a way that may pass; ``after`` in seconds, where the server said so."""
-
-    def __init__(self, reason: str, after: float | None = None) -> None:
-        super().__init__(reason)
-        self.after = after
 
 
 @dataclass
@@ -104,8 +60,16 @@ class Endpoint:
             raise ConfigError(
                 f"retries={self.retries} and wait_seconds={self.wait_seconds} must not be below 0."
             )
-        self._pace = Pace(self.per_minute)
-        self._traffic: dict[asyncio.AbstractEventLoop, _Traffic] = {}
+        self.completions = Completions(
+            self.url,
+            at_once=self.at_once,
+            seconds=self.seconds,
+            retries=self.retries,
+            first_wait=self.wait_seconds,
+            longest_wait=LONGEST_WAIT,
+            most_bytes=MAX_BYTES,
+            per_minute=self.per_minute,
+        )
 
     async def ask(self, messages: list[dict[str, str]]) -> str:
         """The model's answer.
@@ -115,82 +79,17 @@ class Endpoint:
             ConfigError: the key, the address or the model's name is wrong.
         """
         body = {"model": self.model, "messages": messages, "max_tokens": self.max_tokens, **self.parameters}
-        async with self._admitted() as traffic:
-            wait = self.wait_seconds
-            for left in range(self.retries, -1, -1):
-                await asyncio.sleep(self._pace.reserve(asyncio.get_running_loop().time()))
-                try:
-                    return await self._request(traffic, body)
-                except _TryAgain as problem:
-                    if left == 0:
-                        raise NoVerdict(
-                            f"{self.model} at {self.url} gave no answer in {self.retries + 1} tries; "
-                            f"the last: {problem}."
-                        ) from problem
-                    pause = wait * random.uniform(0.5, 1.0) if problem.after is None else problem.after
-                    await asyncio.sleep(min(pause, LONGEST_WAIT))
-                    wait *= 2
-        raise AssertionError("unreachable: the last try returns or raises")
-
-    @asynccontextmanager
-    async def _admitted(self) -> AsyncIterator[_Traffic]:
-        """A place among the requests. Connections are kept while there are callers, and no longer."""
-        import aiohttp
-
-        loop = asyncio.get_running_loop()
-        traffic = self._traffic.get(loop)
-        if traffic is None:
-            session = aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=self.seconds),
-                connector=aiohttp.TCPConnector(limit=self.at_once),
-            )
-            traffic = self._traffic[loop] = _Traffic(session, asyncio.Semaphore(self.at_once))
-        traffic.callers += 1
+        where = f"{self.model} at {self.url}"
         try:
-            async with traffic.places:
-                yield traffic
-        finally:
-            traffic.callers -= 1
-            if traffic.callers == 0:
-                del self._traffic[loop]
-                await traffic.session.close()
-
-    async def _request(self, traffic: _Traffic, body: dict[str, Any]) -> str:
-        import aiohttp
-
-        key = os.environ.get(self.key)
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        try:
-            async with traffic.session.post(
-                f"{self.url.rstrip('/')}/chat/completions", json=body, headers=headers, allow_redirects=False
-            ) as response:
-                raw = await _bounded(response)
-                status, after = response.status, _seconds(response.headers.get("Retry-After"))
-        except TimeoutError as problem:
-            raise _TryAgain(f"nothing in {self.seconds:g} s") from problem
-        except (aiohttp.ClientError, OSError) as problem:
-            raise _TryAgain(f"{type(problem).__name__}: {problem}") from problem
-        if status != 200:
-            self._complain(status, raw[:300].decode(errors="replace"), after)
-        return _content(raw)
-
-    def _complain(self, status: int, said: str, after: float | None) -> None:
-        """Raise what an HTTP status means."""
-        if status >= 500 or status in PASSING:
-            raise _TryAgain(f"status {status}: {said}", after)
-        where = f"{self.model} at {self.url} answers with status {status}: {said!r}"
-        if status in REFUSED:
-            raise ConfigError(f"{where}. Check url=, model= and the key in the variable {self.key}.")
-        raise NoVerdict(f"{where}.")
-
-
-async def _bounded(response: aiohttp.ClientResponse) -> bytes:
-    read = bytearray()
-    async for chunk in response.content.iter_chunked(1 << 16):
-        read += chunk
-        if len(read) > MAX_BYTES:
-            raise _TryAgain(f"an answer of more than {MAX_BYTES} bytes")
-    return bytes(read)
+            return await self.completions.ask(body, _content, key=os.environ.get(self.key))
+        except Unanswered as problem:
+            raise NoVerdict(f"{where} gave no answer {problem}.") from problem
+        except Refused as problem:
+            if problem.status not in REFUSED:
+                raise NoVerdict(f"{where} answers with {problem}.") from problem
+            raise ConfigError(
+                f"{where} answers with {problem}. Check url=, model= and the key in the variable {self.key}."
+            ) from problem
 
 
 def _content(raw: bytes) -> str:
@@ -198,16 +97,7 @@ def _content(raw: bytes) -> str:
     try:
         text = json.loads(raw)["choices"][0]["message"]["content"]
     except (ValueError, LookupError, TypeError, RecursionError) as problem:
-        raise _TryAgain(f"no chat completion: {raw[:200].decode(errors='replace')!r}") from problem
+        raise TryAgain(f"no chat completion: {shown(raw)!r}") from problem
     if not isinstance(text, str):
-        raise _TryAgain(f"content that is no text: {type(text).__name__}")
+        raise TryAgain(f"content that is no text: {type(text).__name__}")
     return text
-
-
-def _seconds(header: str | None) -> float | None:
-    """A Retry-After in seconds; its other form, a date, is not used by model servers."""
-    try:
-        seconds = float(header or "")
-    except ValueError:
-        return None
-    return seconds if 0 <= seconds < float("inf") else None

@@ -7,19 +7,17 @@ line alone. An answer without a verdict is no score: see ``no_verdict``.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import math
 import re
 import string
-import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Literal
 
 from agentrl import DefinitionError, NoVerdict, Reward, Trajectory, Turn
 from agentrl.rewards.endpoint import Endpoint
+from agentrl.rewards.memo import Memo
 
 FIELDS = ("task", "reference", "answer", "dialogue")
 """What a prompt may hold; ``answer`` and ``dialogue`` are the policy's."""
@@ -90,25 +88,12 @@ class Judge(Reward):
             )
         self.prompt, self.endpoint, self.parse, self.asks = prompt, endpoint, parse, asks
         self.low, self.high, self.characters = low, high, characters
-        self._cache, self._cached = cache, OrderedDict[str, float]()
-        self._asking: weakref.WeakValueDictionary[tuple[int, str], asyncio.Lock] = (
-            weakref.WeakValueDictionary()
-        )
+        self._verdicts = Memo[float](cache)
 
     async def _judge(self, episode: Trajectory, turn: Turn | None = None) -> float:
         messages = self.messages(episode, turn)
         key = hashlib.sha256(json.dumps([self.endpoint.model, messages]).encode()).hexdigest()
-        # The lock lives as long as somebody holds it or waits for it; one belongs to one event loop.
-        lock = self._asking.setdefault((id(asyncio.get_running_loop()), key), asyncio.Lock())
-        async with lock:
-            verdict = self._cached.get(key)
-            if verdict is None:
-                verdict = await self._verdict(messages)
-            self._cached[key] = verdict
-            self._cached.move_to_end(key)
-            while len(self._cached) > self._cache:
-                self._cached.popitem(last=False)
-            return verdict
+        return await self._verdicts.get(key, lambda: self._verdict(messages))
 
     async def _verdict(self, messages: list[dict[str, str]]) -> float:
         said = ""

@@ -13,7 +13,7 @@ Code never runs unconfined: where no isolation is available, opening a sandbox r
 from __future__ import annotations
 
 from .namespace import NamespaceSandbox
-from .protocol import Availability, Language, Limits, Result, Sandbox, Session, Status, run_in
+from .protocol import Availability, Language, Limits, Program, Result, Sandbox, Session, Status, run_in
 from .registry import BACKENDS, availability_of, backend_names, find_backend, open_sandbox
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Language",
     "Limits",
     "NamespaceSandbox",
+    "Program",
     "Result",
     "Sandbox",
     "Session",

@@ -7,14 +7,14 @@ import os
 import platform
 import sys
 import uuid
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Sequence
 
 from agentrl.errors import ConfigError, SandboxError, SandboxUnavailable, SessionLost
 
 from . import cgroups, view
 from .namespace_session import NamespaceSession
 from .probe import try_once
-from .protocol import DEFAULT_LIMITS, NOTHING, Availability, Language, Limits, Result, Sandbox
+from .protocol import DEFAULT_LIMITS, Availability, Limits, Program, Result, Sandbox
 from .stateless import Recycler
 from .warm import Zygote, ZygoteGone
 
@@ -86,17 +86,7 @@ class NamespaceSandbox(Sandbox):
         _check(limits)
         return await self._create(limits, tuple(preload))
 
-    async def run(
-        self,
-        code: str,
-        *,
-        language: Language = "python",
-        stdin: bytes = b"",
-        limits: Limits = DEFAULT_LIMITS,
-        preload: Sequence[str] = (),
-        files: Mapping[str, bytes] = NOTHING,
-        fetch: Sequence[str] = (),
-    ) -> Result:
+    async def run_program(self, program: Program) -> Result:
         """One stateless call, alone in a session that is empty, of which nothing is left.
 
         To cost little more than a fork it may get a session that another such call had before, with the same
@@ -108,12 +98,10 @@ class NamespaceSandbox(Sandbox):
         through the loopback interface, lost a process to the memory limit, or left more than can be removed
         at once.
         """
-        _check(limits)
-        if files or fetch:
-            return await super().run(
-                code, language=language, stdin=stdin, limits=limits, preload=preload, files=files, fetch=fetch
-            )
-        return await self._recycler.run(code, language, stdin, limits, tuple(preload))
+        _check(program.limits)
+        if program.files or program.fetch:
+            return await super().run_program(program)
+        return await self._recycler.run(program)
 
     async def _create_stateless(self, limits: Limits, preload: tuple[str, ...]) -> NamespaceSession:
         return await self._create(limits, preload, stateless=True)

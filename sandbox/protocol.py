@@ -61,6 +61,19 @@ DEFAULT_LIMITS = Limits()
 
 
 @dataclass(frozen=True)
+class Program:
+    """A stateless call: what `Sandbox.run` was asked for."""
+
+    code: str
+    language: Language
+    stdin: bytes
+    limits: Limits
+    preload: tuple[str, ...]
+    files: Mapping[str, bytes]
+    fetch: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Result:
     """What a call gave.
 
@@ -215,13 +228,19 @@ class Sandbox(ABC):
 
         Raises as `create` does, and ToolError for a file that cannot be put.
         """
-        async with await self.create(limits, preload=preload) as session:
-            for path, data in files.items():
+        return await self.run_program(
+            Program(code, language, stdin, limits, tuple(preload), files, tuple(fetch))
+        )
+
+    async def run_program(self, program: Program) -> Result:
+        """How `run` is done: for a backend that can do better than a new session to override."""
+        async with await self.create(program.limits, preload=program.preload) as session:
+            for path, data in program.files.items():
                 await session.put(path, data)
-            result = await run_in(session, code, language, stdin)
-            if result.status is Status.session_lost or not fetch:
+            result = await run_in(session, program.code, program.language, program.stdin)
+            if result.status is Status.session_lost or not program.fetch:
                 return result
-            return replace(result, files=await fetched(session, fetch))
+            return replace(result, files=await fetched(session, program.fetch))
 
     @abstractmethod
     async def close(self) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from typing import Any, Literal, TypeVar, cast, get_args
 
 from agentrl.errors import ConfigError, SandboxError, ServerBusy, SessionLost
 
 from .fusion import FusionSession
-from .protocol import DEFAULT_LIMITS, NOTHING, Availability, Language, Limits, Result, Sandbox, Session
+from .protocol import DEFAULT_LIMITS, Availability, Limits, Program, Result, Sandbox, Session
 from .remote_servers import Servers, Unreachable
 from .remote_session import RemoteSession, unpacked
 from .wire_http import ABOUT, CONTENT_TYPE, RUN, SESSIONS, pack, text_bytes, to_result
@@ -162,29 +162,18 @@ class RemoteSandbox(Sandbox):
         self._sessions.add(session)
         return session
 
-    async def run(
-        self,
-        code: str,
-        *,
-        language: Language = "python",
-        stdin: bytes = b"",
-        limits: Limits = DEFAULT_LIMITS,
-        preload: Sequence[str] = (),
-        files: Mapping[str, bytes] = NOTHING,
-        fetch: Sequence[str] = (),
-    ) -> Result:
+    async def run_program(self, program: Program) -> Result:
         """See `Sandbox.run`. If a server dies in mid-call, another one is asked: nothing of the first try is
         left but the time it took."""
         if self._protocol == "sandbox-fusion":
-            return await super().run(
-                code, language=language, stdin=stdin, limits=limits, preload=preload, files=files, fetch=fetch
-            )
+            return await super().run_program(program)
         await self._open()
-        key, seconds = secrets.token_hex(16), limits.wall_seconds + self._slack
-        header: dict[str, Any] = {"id": key, "seconds": seconds, "language": language}
-        header |= {"limits": asdict(limits), "preload": list(preload)}
-        header |= {"files": [text_bytes(path).decode() for path in files], "fetch": list(fetch)}
-        message = pack(header, text_bytes(code), stdin, *files.values())
+        key, seconds = secrets.token_hex(16), program.limits.wall_seconds + self._slack
+        header: dict[str, Any] = {"id": key, "seconds": seconds, "language": program.language}
+        header |= {"limits": asdict(program.limits), "preload": list(program.preload)}
+        header |= {"files": [text_bytes(path).decode() for path in program.files]}
+        header |= {"fetch": list(program.fetch)}
+        message = pack(header, text_bytes(program.code), program.stdin, *program.files.values())
 
         async def ask(server: str) -> Result:
             return to_result(*unpacked(await self._send(server, RUN, message, seconds + 1.0), server))

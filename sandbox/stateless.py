@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from .namespace_session import NamespaceSession
-from .protocol import Language, Limits, Result
+from .protocol import Limits, Program, Result
 
 _YOUNG_SECONDS = 0.25
 _IDLE_SECONDS = 60.0
@@ -32,15 +32,13 @@ class Recycler:
         self._sweeping: asyncio.Task[None] | None = None
         self._closed = False
 
-    async def run(
-        self, code: str, language: Language, stdin: bytes, limits: Limits, preload: tuple[str, ...]
-    ) -> Result:
-        """One call, alone in a session that is as new."""
-        key = (limits, preload)
+    async def run(self, program: Program) -> Result:
+        """One call without files, alone in a session that is as new."""
+        key = (program.limits, program.preload)
         async with self._turn():
-            session = await self._take(key) or await self._make(limits, preload)
+            session = await self._take(key) or await self._make(*key)
             try:
-                return await session.run_program(language, code, stdin=stdin)
+                return await session.run_program(program.language, program.code, stdin=program.stdin)
             finally:
                 if session.clean and not self._closed:
                     await self._put(key, session)

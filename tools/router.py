@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agentrl import ConfigError, InfrastructureError, Observation, Tool, ToolError
+from agentrl.tools.completions import Completions, Crowded, Refused, TryAgain, Unanswered, shown
 
 MARGIN_SECONDS = 5.0
 FIRST_WAIT_SECONDS = 0.5
-"""Between two tries; doubles each time."""
+"""Between two tries, about; doubles each time."""
 MOST_WAIT_SECONDS = 10.0
 """The longest wait before a call is tried again, whatever the endpoint asks for."""
-SHOWN = 300
-"""Characters of an endpoint's error that are repeated."""
 
 
 class RoutedModel(BaseModel):
@@ -43,18 +39,29 @@ class RoutedModel(BaseModel):
     model: str = ""
     key_env: str = ""
 
-    def headers(self) -> dict[str, str]:
+    def key(self) -> str | None:
         """What says who asks.
 
         Raises:
             ConfigError: the variable that ``key_env`` names is not set.
         """
         if not self.key_env:
-            return {}
+            return None
         key = os.environ.get(self.key_env)
         if not key:
             raise ConfigError(f"Model {self.name!r} takes its key from ${self.key_env}, which is not set.")
-        return {"Authorization": f"Bearer {key}"}
+        return key
+
+    def blame(self, problem: Refused) -> ConfigError | ToolError:
+        """What it means that the endpoint turned a query down: that depends on who can mend it."""
+        where, said = f"Model {self.name!r} ({self.url})", f"(status {problem.status}: {problem.said})"
+        if problem.status in (401, 403):
+            given = f"the key in ${self.key_env}" if self.key_env else "a call without a key; set key_env"
+            return ConfigError(f"{where} refuses {given} {said}.")
+        if problem.status in (404, 405) or problem.status < 400:
+            called = self.model or self.name
+            return ConfigError(f"{where} is not at that URL, or not under the name {called!r} {said}.")
+        return ToolError(f"Model {self.name!r} does not take this query: {problem.said}")
 
 
 class Router(Tool):
@@ -104,7 +111,19 @@ class Router(Tool):
         self.models = {model.name: model for model in _checked(models)}
         self.instruction, self.temperature, self.max_tokens = instruction, temperature, max_tokens
         self.seconds = queue_seconds + (retries + 1) * seconds + retries * MOST_WAIT_SECONDS + MARGIN_SECONDS
-        self.endpoints = _Endpoints(seconds, retries, connections, queue_seconds, most_bytes)
+        self.endpoints = {
+            model.name: Completions(
+                model.url,
+                at_once=connections,
+                seconds=seconds,
+                retries=retries,
+                first_wait=FIRST_WAIT_SECONDS,
+                longest_wait=MOST_WAIT_SECONDS,
+                most_bytes=most_bytes,
+                queue_seconds=queue_seconds,
+            )
+            for model in self.models.values()
+        }
 
     @property
     def description(self) -> str:
@@ -123,14 +142,6 @@ class Router(Tool):
         schema["function"]["parameters"]["properties"]["model"]["enum"] = list(self.models)
         return schema
 
-    async def open(self) -> None:
-        """Take part in the shared connections."""
-        self.endpoints.enter()
-
-    async def close(self) -> None:
-        """Let go of them; the last episode closes them."""
-        await self.endpoints.leave()
-
     async def call(self, model: str, query: str) -> Observation:
         """Ask another model and read its answer. It costs its price for every token of the answer.
 
@@ -143,21 +154,41 @@ class Router(Tool):
             raise ToolError(f"There is no model {model[:80]!r}. There are: {', '.join(self.models)}.")
         if not query.strip():
             raise ToolError("The query is empty. Say what to ask.")
-        completion = await self.endpoints.ask(asked, self._body(asked, query))
+        completion = await self._ask(asked, query)
         tokens = completion.usage.completion_tokens
         return Observation(
             completion.choices[0].message.content or "(no text)",
             metadata={"model": model, "completion_tokens": tokens, "cost": tokens * asked.price},
         )
 
-    def _body(self, asked: RoutedModel, query: str) -> dict[str, Any]:
+    async def _ask(self, asked: RoutedModel, query: str) -> _Completion:
+        """The model's completion.
+
+        Raises:
+            InfrastructureError: it cannot be had, after all tries.
+            ConfigError: the endpoint refuses the key, or knows no such path or model.
+            ToolError: the endpoint does not take the query.
+        """
         messages = [{"role": "system", "content": self.instruction}] if self.instruction else []
-        return {
+        body = {
             "model": asked.model or asked.name,
             "messages": [*messages, {"role": "user", "content": query}],
             "temperature": self.temperature,
             "max_tokens": self.max_tokens,
         }
+        endpoint = self.endpoints[asked.name]
+        where = f"model {asked.name!r} ({asked.url})"
+        try:
+            return await endpoint.ask(body, _read, key=asked.key())
+        except Unanswered as problem:
+            raise InfrastructureError(f"The router had no answer of {where} {problem}.") from problem
+        except Crowded:
+            raise InfrastructureError(
+                f"All {endpoint.at_once} connections of the router to {where} were busy for "
+                f"{endpoint.queue_seconds:g} s. Raise connections, or serve the model by more machines."
+            ) from None
+        except Refused as problem:
+            raise asked.blame(problem) from problem
 
 
 # ---- on the wire ------------------------------------------------------------------------------
@@ -180,140 +211,13 @@ class _Completion(BaseModel):
     usage: _Usage
 
 
-class _Failed(Exception):
-    """A try failed in a way that another may not; ``wait`` is what the endpoint asks for, in seconds."""
-
-    def __init__(self, problem: str, wait: float = 0.0) -> None:
-        super().__init__(problem)
-        self.wait = wait
-
-
-@dataclass(frozen=True)
-class _Response:
-    status: int
-    body: bytes
-    retry_after: str
-
-    @property
-    def shown(self) -> str:
-        return " ".join(self.body[: 4 * SHOWN].decode(errors="replace").split())[:SHOWN]
-
-
-class _Endpoints:
-    """The connections to the models, open as long as an episode uses them."""
-
-    def __init__(
-        self, seconds: float, retries: int, connections: int, queue_seconds: float, most_bytes: int
-    ) -> None:
-        self._seconds, self._retries, self._most_bytes = seconds, retries, most_bytes
-        self._connections, self._queue_seconds = connections, queue_seconds
-        self._users = 0
-        self._session: aiohttp.ClientSession | None = None
-        self._slots: dict[str, asyncio.Semaphore] = {}
-
-    def enter(self) -> None:
-        self._users += 1
-
-    async def leave(self) -> None:
-        self._users -= 1
-        if self._users == 0:
-            session, self._session = self._session, None
-            self._slots = {}  # like the session, they belong to this event loop
-            if session is not None:
-                await session.close()
-
-    async def ask(self, model: RoutedModel, body: Mapping[str, Any]) -> _Completion:
-        """The model's completion.
-
-        Raises:
-            InfrastructureError: it cannot be had, after all tries.
-            ConfigError: the endpoint refuses the key, or knows no such path or model.
-            ToolError: the endpoint does not take the query.
-        """
-        slot = self._slots.setdefault(model.name, asyncio.Semaphore(self._connections))
-        try:
-            async with asyncio.timeout(self._queue_seconds):
-                await slot.acquire()
-        except TimeoutError:
-            raise InfrastructureError(
-                f"All {self._connections} connections of the router to model {model.name!r} ({model.url}) "
-                f"were busy for {self._queue_seconds:g} s. Raise connections, or serve the model by more "
-                "machines."
-            ) from None
-        try:
-            return await self._tried(model, body)
-        finally:
-            slot.release()
-
-    async def _tried(self, model: RoutedModel, body: Mapping[str, Any]) -> _Completion:
-        tries, number = self._retries + 1, 0
-        while True:
-            number += 1
-            try:
-                return _read(await self._post(model, body), model)
-            except _Failed as problem:
-                if number == tries:
-                    raise InfrastructureError(
-                        f"Model {model.name!r} ({model.url}) could not be asked, in {tries} tries; the last "
-                        f"one ended so: {problem}."
-                    ) from problem
-                await asyncio.sleep(
-                    min(max(problem.wait, FIRST_WAIT_SECONDS * 2 ** (number - 1)), MOST_WAIT_SECONDS)
-                )
-
-    async def _post(self, model: RoutedModel, body: Mapping[str, Any]) -> _Response:
-        if self._session is None:
-            # Slots bound the connections, and waiting for one is not part of a try's time.
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar()
-            )
-        try:
-            async with self._session.post(
-                f"{model.url.rstrip('/')}/chat/completions",
-                json=body,
-                headers=model.headers(),
-                allow_redirects=False,  # the key is meant for this host alone
-                timeout=aiohttp.ClientTimeout(total=self._seconds),
-            ) as response:
-                content = bytearray()
-                async for chunk in response.content.iter_chunked(1 << 16):
-                    content += chunk
-                    if len(content) > self._most_bytes:
-                        raise _Failed(f"the response has more than {self._most_bytes} bytes (most_bytes)")
-                return _Response(response.status, bytes(content), response.headers.get("Retry-After", ""))
-        except TimeoutError:
-            raise _Failed(f"no answer in {self._seconds:g} s (seconds)") from None
-        except (aiohttp.ClientError, OSError) as problem:
-            raise _Failed(f"{type(problem).__name__}: {problem}") from problem
-
-
-def _read(response: _Response, model: RoutedModel) -> _Completion:
-    """The completion in a response.
-
-    Raises:
-        _Failed, ConfigError, ToolError: there is none; which one depends on who can mend it.
-    """
-    where = f"Model {model.name!r} ({model.url})"
-    status = response.status
-    if status in (401, 403):
-        given = f"the key in ${model.key_env}" if model.key_env else "a call without a key; set key_env"
-        raise ConfigError(f"{where} refuses {given} (status {status}: {response.shown}).")
-    if status in (404, 405) or 300 <= status < 400:
-        raise ConfigError(
-            f"{where} is not at that URL, or not under the name {model.model or model.name!r} "
-            f"(status {status}: {response.shown})."
-        )
-    if status in (400, 413, 422):
-        raise ToolError(f"Model {model.name!r} does not take this query: {response.shown}")
-    if status != 200:
-        wait = float(response.retry_after) if response.retry_after.isdecimal() else 0.0
-        raise _Failed(f"status {status}: {response.shown}", wait)
+def _read(raw: bytes) -> _Completion:
     try:
-        return _Completion.model_validate_json(response.body)
+        return _Completion.model_validate_json(raw)
     except ValidationError as problem:
         first = problem.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise _Failed(f"no chat completion ({place} {first['msg']}): {response.shown}") from None
+        raise TryAgain(f"no chat completion ({place} {first['msg']}): {shown(raw)}") from None
 
 
 def _checked(models: Sequence[RoutedModel | Mapping[str, Any]]) -> list[RoutedModel]:
@@ -330,7 +234,7 @@ def _checked(models: Sequence[RoutedModel | Mapping[str, Any]]) -> list[RoutedMo
                 f"Model {number} of the router: {field}: {first['msg']} (got {str(first['input'])[:80]!r}). "
                 f"Its fields: {', '.join(RoutedModel.model_fields)}."
             ) from None
-        checked[-1].headers()  # a key that is not set is told before the run begins
+        checked[-1].key()  # a key that is not set is told before the run begins
     names = [model.name for model in checked]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -12,8 +12,9 @@ import importlib.util
 import io
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,6 +32,8 @@ FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 
 NEVER_SAMPLED = (*MARKS, "<|vision_pad|>", "<|video_pad|>")
 """A placeholder that a model samples has no image behind it, and would shift all that follow."""
+
+TORCHVISION_MODULE = "transformers.models.qwen2_vl.image_processing_qwen2_vl"
 
 MOST_ELONGATED = 200
 """How many times as long as wide an image may be."""
@@ -55,7 +58,7 @@ class Vision:
     merge: int = 2
     least_pixels: int = 56 * 56
     most_pixels: int = 1280 * 28 * 28
-    processor: Any = None
+    processor: Any = field(default=None, repr=False)
 
     @classmethod
     def load(cls, model: str, tokenizer: Any) -> Self | None:
@@ -225,15 +228,18 @@ def takes_images(model: str) -> bool:
 
 
 def image_only_processors() -> None:
-    """Let processors do without their video part where torchvision is missing.
+    """Let processors do without torchvision where that is missing: without a video part, on Pillow.
 
     transformers reads videos with torchvision alone, and without it would load no processor of a
-    model that could also take videos. Frames of a video are shown as images.
+    model that could also take videos. Frames of a video are shown as images. And vLLM takes Qwen2-VL's
+    rule for sizes from a module that imports torchvision; the one for Pillow has the same.
     """
     if importlib.util.find_spec("torchvision") is not None:
         return
+    from transformers.models.qwen2_vl import image_processing_pil_qwen2_vl
     from transformers.processing_utils import ProcessorMixin
 
+    sys.modules.setdefault(TORCHVISION_MODULE, image_processing_pil_qwen2_vl)
     original = ProcessorMixin.get_attributes.__func__
     if hasattr(original, "image_only"):
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,9 @@ def warmup_bars(console: Console) -> Progress:
 
 
 def follower(bars: Progress) -> Callable[[Any], None]:
-    """What a warm-up tells its progress to: each stage gets a bar of its own."""
+    """What a warm-up tells its progress to: a bar for each stage, or lines where there is no terminal."""
+    if not bars.console.is_terminal:
+        return partial(_line, bars.console)
     tasks: dict[str, Any] = {}
 
     def follow(progress: Any) -> None:
@@ -48,3 +51,11 @@ def follower(bars: Progress) -> Callable[[Any], None]:
         bars.update(tasks[progress.stage], completed=progress.done, note=note)
 
     return follow
+
+
+def _line(console: Console, progress: Any) -> None:
+    """Ten lines per stage."""
+    tenth = max(1, progress.total // 10)
+    if progress.done % tenth == 0 or progress.done == progress.total:
+        note = "" if progress.loss is None else f", loss {progress.loss:.3f}"
+        console.print(f"warm-up: {progress.stage} {progress.done}/{progress.total}{note}", soft_wrap=True)

@@ -26,7 +26,15 @@ class WarmupSettings(Section):
     out: Path = Field(
         Path("models/warm"), description="the model folder to write; must not exist or be empty"
     )
-    start: Path | None = Field(None, description="the model folder to begin with; default: a new small model")
+    start: Path | None = Field(
+        None, description="the model folder to begin with, or 'embedded'; default: a new small model"
+    )
+    vocabulary: int | None = Field(
+        None, ge=263, description="learn one of at most so many tokens; default: that of start, or 512"
+    )
+    recurs: int = Field(
+        40, ge=1, description="a token of it occurs in one episode of so many; fewer for more spelling"
+    )
     steps: int = Field(1000, ge=1)
     demonstrations: int = Field(8000, ge=1)
     batch_size: int = Field(64, ge=1)
@@ -42,6 +50,7 @@ def warmup(env: str, words: Sequence[str]) -> int:
     own = warmup_words(source_folder(find_env(env)))
     settings, shared = split([*own, *words])
     config, environment = load(env, shared)
+    from agentrl.train.models import EMBEDDED
     from agentrl.train.runtime import open_sandbox_if_any
     from agentrl.train.warmup import warmup as fit
 
@@ -55,7 +64,9 @@ def warmup(env: str, words: Sequence[str]) -> int:
             demonstrations=settings.demonstrations,
             batch_size=settings.batch_size,
             learning_rate=settings.learning_rate,
-            start=settings.start,
+            start=EMBEDDED if settings.start == Path("embedded") else settings.start,
+            vocabulary=settings.vocabulary,
+            recurs=settings.recurs,
             sandbox=open_sandbox_if_any(config),
             progress=follower(bars),
         )

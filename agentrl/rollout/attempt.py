@@ -20,6 +20,7 @@ from agentrl.rollout.sessions import EpisodeSessions
 from agentrl.rollout.toolbox import ToolBox, ToolLedger, kept, printable, user_code
 from agentrl.rollout.waiting import OutOfTime, StrayExit, finish_quietly, to_the_end, within
 from agentrl.scoring import score_episode
+from agentrl.snapshot import World
 from agentrl.tool import BlockingCalls, ToolContext
 from agentrl.trajectory import Message, Segment, Status, Trajectory, Turn
 
@@ -138,6 +139,8 @@ class Attempt:
         env.context = ToolContext(
             trajectory.task, trajectory.id, sessions.open, sessions.run, setting.blocking
         )
+        world = env.context.world = World(env.context, sessions)
+        world.add("", env)
         return env, env.context
 
     async def _set_up(self) -> tuple[Env, ToolBox]:
@@ -147,6 +150,7 @@ class Attempt:
         tools = ToolBox.of(env, context, self._limits, setting.ledger, setting.keep_characters)
         self._tools = tools
         await self._users(f"Opening the tools of environment {env.name}", tools.open())
+        context.the_world().complete()
         with user_code(f"Environment {env.name}: messages()"):
             messages = list(env.messages(task))
         messages = await self._users("Showing the task's images", self._gallery.opening(messages, env.name))

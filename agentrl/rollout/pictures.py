@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agentrl.chat.vision import Vision, part_of
-from agentrl.errors import DataError, ModelUnsupported, SandboxUnavailable
+from agentrl.errors import DataError, DefinitionError, ModelUnsupported, SandboxUnavailable
 from agentrl.observation import Image, Observation, Picture
 from agentrl.trajectory import Message
 
@@ -101,7 +101,8 @@ class PictureStore:
         taken = self._kept.pop(key, None)
         if taken is None:
             taken = await self._decode(image, run)
-            self._bytes += len(taken.picture.png)
+            if key not in self._kept:  # another episode may have had it decoded meanwhile
+                self._bytes += len(taken.picture.png)
         self._kept[key] = taken
         while self._bytes > self._kept_bytes:
             _, oldest = self._kept.popitem(last=False)
@@ -209,6 +210,7 @@ class Gallery:
 
         Raises:
             DataError: an image cannot be shown.
+            DefinitionError: a message holds something other than texts and images.
             ModelUnsupported: as :meth:`show`.
         """
         return [await self._opened(message, env) for message in messages]
@@ -230,7 +232,13 @@ class Gallery:
         parts: list[dict[str, Any]] = []
         for item in content:
             if not isinstance(item, Image):
-                parts.append({"type": "text", "text": item} if isinstance(item, str) else item)
+                part = {"type": "text", "text": item} if isinstance(item, str) else item
+                if not isinstance(part, Mapping) or part.get("type") != "text":
+                    raise DefinitionError(
+                        f"Environment {env} opens its dialogue with {item!r} in a message; give texts and "
+                        "agentrl.Image."
+                    )
+                parts.append(dict(part))
                 continue
             try:
                 taken = await self._taken(item, f"Environment {env} opens its dialogue with an image")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from agentrl.errors import DefinitionError, SandboxUnavailable
 from agentrl.registry import nearest
-from agentrl.rollout.waiting import finish_quietly
+from agentrl.rollout.waiting import finish_quietly, to_the_end
 
 if TYPE_CHECKING:
     from agentrl.sandbox import Limits, Result, Sandbox, Session
+
+CLOSE_SECONDS = 10.0
+"""How long a session that a snapshot replaces may take to close."""
 
 
 class EpisodeSessions:
@@ -49,16 +52,36 @@ class EpisodeSessions:
         """Close every session, each in at most ``seconds``; failures are logged."""
         opening, self._opening = list(self._opening.values()), {}
         self._closed = True
-        for task in opening:
-            task.cancel()
-        if opening:
-            await asyncio.wait(opening, timeout=seconds)
-        sessions = [
-            task.result() for task in opening if task.done() and not task.cancelled() and not task.exception()
-        ]
-        await asyncio.gather(
-            *(finish_quietly(s.close(), seconds, "closing a sandbox session") for s in sessions)
-        )
+        await _close_all(opening, seconds)
+
+    async def fork(self) -> EpisodeSessions:
+        """Copies of the open sessions, for a snapshot.
+
+        Raises:
+            ToolError: what runs in one cannot be copied.
+            SandboxError, SessionLost: the backend failed, or the session is gone.
+        """
+        copies = EpisodeSessions(self._backend)
+        try:
+            for key, opening in list(self._opening.items()):
+                session = await asyncio.shield(opening)
+                copies._opening[key] = asyncio.ensure_future(session.fork())
+                await asyncio.shield(copies._opening[key])
+        except BaseException:
+            await to_the_end(copies.close(CLOSE_SECONDS))
+            raise
+        return copies
+
+    async def take(self, forks: EpisodeSessions) -> None:
+        """Close the open sessions and go on with copies of those in ``forks``.
+
+        Raises:
+            SandboxError, SessionLost: the backend failed, or a session of ``forks`` is gone; the open
+                sessions are as they were then.
+        """
+        copies = await forks.fork()
+        before, self._opening = self._opening, copies._opening
+        await _close_all(before.values(), CLOSE_SECONDS)
 
     async def run(self, code: str, options: Mapping[str, Any], **how: Any) -> Result:
         """Run a program in an empty session of its own.
@@ -92,3 +115,15 @@ class EpisodeSessions:
                     f"{nearest(name, known)}"
                 )
         return self._backend, Limits(**options), tuple(preload)
+
+
+async def _close_all(opening: Collection[asyncio.Task[Session]], seconds: float) -> None:
+    """Close what was opened and stop what is being opened, each in at most ``seconds``."""
+    for task in opening:
+        task.cancel()
+    if opening:
+        await asyncio.wait(opening, timeout=seconds)
+    sessions = [
+        task.result() for task in opening if task.done() and not task.cancelled() and not task.exception()
+    ]
+    await asyncio.gather(*(finish_quietly(s.close(), seconds, "closing a sandbox session") for s in sessions))

@@ -140,6 +140,9 @@ class ToolBox:
             offered = _chosen(offered, wanted, env, context.task)
         with user_code(f"Making the tools of environment {env.name}"):
             tools = [tool.spawn(context) for tool in offered]
+        if context.world is not None:
+            for tool in tools:
+                context.world.add(tool.name, tool)
         return cls(tools, limits, ledger, keep_characters)
 
     async def open(self) -> None:

@@ -23,6 +23,9 @@ CLOSE_SECONDS = 20.0
 BAN = -100.0
 """Added to the logit of a token that is never to be drawn; the lowest that vLLM takes."""
 
+NO_VIDEOS = {"video": 0}
+"""Their frames are shown as images; and vLLM would try out a video of the greatest size at its start."""
+
 ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING", "TOKENIZERS_PARALLELISM": "false"}
 CPU_ENVIRONMENT = {"TORCH_COMPILE_DISABLE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 """What the engine's processes inherit, unless the user has set it."""
@@ -90,6 +93,7 @@ class VllmPolicy:
             "generation_config": "vllm",  # the model's own defaults must not alter it unseen
             "disable_log_stats": True,
             **(cache if device == "cpu" else share),
+            **({"limit_mm_per_prompt": NO_VIDEOS} if vision is not None else {}),
             **(options or {}),
         }
         try:

@@ -39,7 +39,7 @@ def fetch_rows(batch: KVBatchMeta, *, tokens: bool, images: bool = False) -> lis
     columns: dict[str, list[Any]] = {
         name: [np.asarray(row) for row in data[name].unbind()] for name in columns_wanted
     }
-    seen = data["multi_modal_inputs"] if "multi_modal_inputs" in fields else [{}] * len(keys)
+    seen = list(data["multi_modal_inputs"]) if "multi_modal_inputs" in fields else [{}] * len(keys)
     return [
         Row(
             key=key,

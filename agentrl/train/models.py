@@ -10,27 +10,30 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
+from agentrl import envs
 from agentrl.chat.vision import FAMILIES, takes_images
 from agentrl.config import TrainConfig
 from agentrl.env import Env
 from agentrl.errors import DefinitionError, ModelUnsupported, NotFound
-from agentrl.registry import nearest
+from agentrl.registry import nearest, source_folder
 from agentrl.train import smollm2, tiny_vision
 from agentrl.train.cache import cached, environment_digest
 from agentrl.train.warmup import OnProgress, warmup
 
 log = logging.getLogger(__name__)
 
-EMBEDDED = Path(__file__).parent / "embedded"
-"""The shipped policy, warmed up on :data:`EMBEDDED_ENV`. ``docs/models.md`` says how it was made."""
+POLICY = "policy"
+"""In a domain's folder: the model folder of the small policy that was warmed up on it."""
 
-EMBEDDED_ENV = "agentrl.envs.math:Math"
+EMBEDDED = Path(envs.__file__).parent / "math" / POLICY
+"""Math's, with which those of other environments begin."""
 
 
 @dataclass(frozen=True, slots=True)
 class FineTuning:
     """How the shipped policy is taught another environment; see :func:`agentrl.train.warmup.warmup`."""
 
+    vocabulary: int = 1024
     steps: int = 300
     demonstrations: int = 2400
     batch_size: int = 32
@@ -136,9 +139,9 @@ def _embedded(env: Env, seed: int, progress: OnProgress | None) -> Path:
             f"The embedded policy is missing from this installation ({EMBEDDED}). Install agentrl again, "
             "or name another model: model=smollm2, a folder, or a name on the hub."
         )
-    kind = f"{type(env).__module__}:{type(env).__qualname__}"
-    if kind == EMBEDDED_ENV and not getattr(env, "data", None):
-        return EMBEDDED
+    shipped = source_folder(env) / POLICY
+    if (shipped / "config.json").is_file() and not getattr(env, "data", None):
+        return shipped
     if not _has_expert(env):
         log.warning(
             "Environment %s has no expert to learn from, so the embedded policy does not know its tools or "
@@ -155,7 +158,7 @@ def _fine_tune(env: Env, seed: int, progress: OnProgress | None, out: Path) -> N
     warmup(
         env, out, seed=seed, steps=FINE_TUNING.steps, demonstrations=FINE_TUNING.demonstrations,
         batch_size=FINE_TUNING.batch_size, learning_rate=FINE_TUNING.learning_rate, start=EMBEDDED,
-        progress=progress,
+        vocabulary=FINE_TUNING.vocabulary, progress=progress,
     )  # fmt: skip
 
 
@@ -166,6 +169,9 @@ def _embedded_vl(env: Env, seed: int, progress: OnProgress | None) -> Path:
             f"model=embedded-vl is for environments that show images, and {env.name} does not declare any: "
             "set images = True in it, or use model=embedded."
         )
+    shipped = source_folder(env) / POLICY
+    if takes_images(str(shipped)) and not getattr(env, "data", None):
+        return shipped
     settings = {"seed": seed, **asdict(SCHOOLING)}
     digest = environment_digest(env, Path(tiny_vision.__file__), settings)
     return cached(f"{env.name}-vl-{digest}", partial(_school, env, seed, progress))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from agentrl.chat.vision import takes_images
 from agentrl.config import TrainConfig
 from agentrl.errors import ConfigError
 from agentrl.registry import nearest
+from agentrl.rollout.vllm_policy import NO_VIDEOS
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -28,8 +30,14 @@ def resolve(config: TrainConfig, *, model: str, run: str) -> DictConfig:
         run: the run folder.
 
     Raises:
-        ConfigError: a ``verl.`` key that verl does not have, with its nearest neighbours.
+        ConfigError: a ``verl.`` key that verl does not have, with its nearest neighbours; or a setting that
+            is for evaluations alone.
     """
+    if config.rollout.agent_sampling != "run":
+        raise ConfigError(
+            f"rollout.agent_sampling={config.rollout.agent_sampling} would train on turns that the policy "
+            "did not draw as the run says. It is for agentrl eval; leave it out."
+        )
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf, open_dict
 
@@ -37,7 +45,7 @@ def resolve(config: TrainConfig, *, model: str, run: str) -> DictConfig:
         composed = compose("ppo_trainer")
     choices = {
         **_common(config, model, run),
-        **(_images() if takes_images(model) else {}),
+        **(_images(config) if Path(model).is_dir() and takes_images(model) else {}),
         **(_cpu(config) if config.hardware.device == "cpu" else _gpu(config)),
     }
     with open_dict(composed):
@@ -231,13 +239,25 @@ def _cpu(config: TrainConfig) -> dict[str, Any]:
     return choices
 
 
-def _images() -> dict[str, Any]:
+def _images(config: TrainConfig) -> dict[str, Any]:
     """What a model that is shown images needs.
 
     verl's default starts the engine with dummy weights, which spoil the buffers that normalise an image's
     pixels; no later update of weights mends those, and what the engine sees is silently wrong.
+
+    Raises:
+        ConfigError: there is to be a critic on a CPU, where none can be made of such a model.
     """
-    return {"actor_rollout_ref.rollout.load_format": "auto"}
+    if config.algorithm.name == "ppo" and config.hardware.device == "cpu":
+        raise ConfigError(
+            "algorithm.name=ppo needs a critic, and on a CPU none can be made of a model that is shown "
+            "images. Use algorithm.name=grpo."
+        )
+    engine = "actor_rollout_ref.rollout"
+    return {
+        f"{engine}.load_format": "auto",
+        f"{engine}.engine_kwargs.vllm.limit_mm_per_prompt": json.dumps(NO_VIDEOS),
+    }
 
 
 def _gpu(config: TrainConfig) -> dict[str, Any]:

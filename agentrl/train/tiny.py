@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 SPECIAL_TOKENS = (PAD, START, END, "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")
+MODEL_TYPE = "qwen3"
 VOCABULARY = 512
 CONTEXT = 1024
 """Longest sequence in tokens."""
@@ -44,7 +45,10 @@ _TEMPLATE = (
 
 
 def make_tokenizer(
-    texts: Iterable[str] = (), size: int = VOCABULARY, special: Sequence[str] = SPECIAL_TOKENS
+    texts: Iterable[str] = (),
+    size: int = VOCABULARY,
+    special: Sequence[str] = SPECIAL_TOKENS,
+    recurs: int = 0,
 ) -> PreTrainedTokenizerFast:
     """A byte-level BPE vocabulary learnt from ``texts``; it encodes any text, known or not.
 
@@ -52,6 +56,8 @@ def make_tokenizer(
         texts: the same texts give the same vocabulary. With none, every byte is a token.
         size: at most so many tokens, special ones included.
         special: the special tokens, those of :data:`SPECIAL_TOKENS` first.
+        recurs: a piece is a token if it occurs as often. What is rarer, such as names, is spelled in pieces
+            that are common, which a small model can copy.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -69,6 +75,7 @@ def make_tokenizer(
         vocab_size=size,
         special_tokens=list(special),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        min_frequency=recurs,
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
@@ -104,6 +111,39 @@ def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> PreTrainedModel
         pad_token_id=tokenizer.pad_token_id,
     )
     return Qwen3ForCausalLM(config)
+
+
+def with_vocabulary(
+    model: PreTrainedModel, known: PreTrainedTokenizerFast, tokenizer: PreTrainedTokenizerFast
+) -> PreTrainedModel:
+    """A model with the layers of ``model`` and embeddings for another vocabulary.
+
+    A token that was known keeps its embedding; another one begins as the mean of the pieces that it was
+    written in. So what the layers do with digits, calls and copies is still there.
+
+    Args:
+        model: with tied embeddings; it is left as it is.
+        known: its vocabulary.
+        tokenizer: the new one.
+    """
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    config = Qwen3Config.from_dict({**model.config.to_dict(), "vocab_size": len(tokenizer)})
+    before = model.get_input_embeddings().weight  # [V, H]
+    names = known.get_vocab()
+    rows = []
+    for number in range(len(tokenizer)):
+        name = tokenizer.convert_ids_to_tokens(number)
+        pieces = [names[name]] if name in names else known.encode(tokenizer.decode([number]))
+        rows.append(before[pieces].mean(dim=0))
+    adapted = Qwen3ForCausalLM(config)
+    embeddings = torch.stack(rows).detach()
+    tied = {"model.embed_tokens.weight", "lm_head.weight"}
+    adapted.load_state_dict(
+        {name: embeddings if name in tied else value for name, value in model.state_dict().items()}
+    )
+    return adapted
 
 
 def chat(tokenizer: Any, vision: Vision | None = None) -> Chat:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from agentrl.chat import Chat
 from agentrl.chat.vision import Vision
 from agentrl.env import Env
-from agentrl.errors import SandboxUnavailable
+from agentrl.errors import ModelUnsupported, SandboxUnavailable
 from agentrl.rollout import derive_seed, succeeded
 from agentrl.train import tiny, tiny_vision
 from agentrl.train.demonstrate import demonstrate, examples
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 VOCABULARY_EPISODES = 400
 """How many episodes' text a new vocabulary is learnt from."""
+
+RECURS = 40
+"""A piece that occurs in one episode of so many may be a token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,8 @@ def warmup(
     batch_size: int = 64,
     learning_rate: float = 4e-3,
     start: Path | None = None,
+    vocabulary: int | None = None,
+    recurs: int = RECURS,
     sandbox: Sandbox | None = None,
     progress: OnProgress | None = None,
 ) -> WarmupReport:
@@ -92,8 +97,14 @@ def warmup(
         steps: of the optimizer, ``batch_size`` rows each.
         demonstrations: episodes that are played.
         learning_rate: its peak.
-        start: the model folder to begin with; by default a new model with a vocabulary of its own, which
-            sees if the environment shows images.
+        start: the model folder to begin with; by default a new model, which sees if the
+            environment shows images.
+        vocabulary: learn one of at most so many tokens from the demonstrations' text. By default a new model
+            has one of :data:`agentrl.train.tiny.VOCABULARY`, and ``start`` keeps its own. With its own
+            vocabulary an environment's texts are short; ``start`` is then a small policy of agentrl's, and
+            lends its layers.
+        recurs: with ``vocabulary`` and ``start``, a token occurs in the text of one episode of so many, or
+            more often. The fewer, the more is spelled in letters, as it must be where names are to be copied.
         sandbox: where tools open sessions, closed at the end; by default this machine's, where it has one.
         progress: told after every episode and every step.
 
@@ -109,7 +120,8 @@ def warmup(
     def episodes(done: int) -> None:
         told(Progress("demonstrations", done, demonstrations))
 
-    model, chat, played = asyncio.run(_prepare(env, seed, demonstrations, start, sandbox, episodes))
+    begin = _Beginning(start, vocabulary, recurs)
+    model, chat, played = asyncio.run(_prepare(env, seed, demonstrations, begin, sandbox, episodes))
     losses = fit(
         model, examples(played, tiny.CONTEXT), vision=chat.vision, steps=steps, batch_size=batch_size,
         learning_rate=learning_rate, seed=seed,
@@ -130,21 +142,30 @@ def warmup(
     )
 
 
+@dataclass(frozen=True)
+class _Beginning:
+    """The model folder to begin with, if any, and what vocabulary to learn, if any."""
+
+    start: Path | None
+    vocabulary: int | None
+    recurs: int
+
+
 async def _prepare(
     env: Env,
     seed: int,
     count: int,
-    start: Path | None,
+    begin: _Beginning,
     sandbox: Sandbox | None,
     progress: Callable[[int], None],
 ) -> tuple[Any, Chat, list[Trajectory]]:
     """The model to begin with, its chat format, and the demonstrations."""
     async with AsyncExitStack() as stack:
         sandbox = await _entered(stack, sandbox)
-        if start is None:
-            model, chat = await _new(env, seed, sandbox)
+        if begin.start is None or begin.vocabulary is not None:
+            model, chat = await _with_vocabulary(env, seed, begin, sandbox)
         else:
-            model, chat = tiny.load(start)[1], Chat.load(str(start))
+            model, chat = tiny.load(begin.start)[1], Chat.load(str(begin.start))
         played = await demonstrate(env, chat, count, seed=seed, sandbox=sandbox, progress=progress)
         return model, chat, played
 
@@ -159,12 +180,14 @@ async def _entered(stack: AsyncExitStack, sandbox: Sandbox | None) -> Sandbox | 
         return None
 
 
-async def _new(env: Env, seed: int, sandbox: Sandbox | None) -> tuple[Any, Chat]:
-    """A fresh model, with a vocabulary learnt from what episodes of the environment look like."""
+async def _with_vocabulary(
+    env: Env, seed: int, begin: _Beginning, sandbox: Sandbox | None
+) -> tuple[Any, Chat]:
+    """A vocabulary learnt from what episodes of the environment look like, and the model for it."""
     special = [*tiny.SPECIAL_TOKENS, *(tiny_vision.TOKENS if env.images else ())]
 
-    def chat(texts: Iterable[str] = ()) -> Chat:
-        tokenizer = tiny.make_tokenizer(texts, special=special)
+    def chat(texts: Iterable[str] = (), size: int = tiny.VOCABULARY, recurs: int = 0) -> Chat:
+        tokenizer = tiny.make_tokenizer(texts, size, special, recurs)
         return tiny.chat(
             tokenizer, Vision.of(tokenizer, tiny_vision.make_processor()) if env.images else None
         )
@@ -172,8 +195,18 @@ async def _new(env: Env, seed: int, sandbox: Sandbox | None) -> tuple[Any, Chat]
     byte_level = chat()
     vocabulary_seed = derive_seed(seed, "vocabulary")
     played = await demonstrate(env, byte_level, VOCABULARY_EPISODES, seed=vocabulary_seed, sandbox=sandbox)
-    rows = examples(played, longest=sys.maxsize)
     pictured = set(byte_level.banned_token_ids)
-    learnt = chat(byte_level.decode([token for token in row.ids if token not in pictured]) for row in rows)
-    make = tiny_vision.make_model if env.images else tiny.make_model
-    return make(learnt.tokenizer, seed), learnt
+    rows = examples(played, longest=sys.maxsize)
+    texts = (byte_level.decode([token for token in row.ids if token not in pictured]) for row in rows)
+    recurs = 0 if begin.start is None else len(rows) // begin.recurs
+    learnt = chat(texts, begin.vocabulary or tiny.VOCABULARY, recurs)
+    if begin.start is None:
+        make = tiny_vision.make_model if env.images else tiny.make_model
+        return make(learnt.tokenizer, seed), learnt
+    known, model = tiny.load(begin.start)
+    if model.config.model_type != tiny.MODEL_TYPE or env.images:
+        raise ModelUnsupported(
+            f"vocabulary={begin.vocabulary} needs a small policy of agentrl's that reads to begin with, and "
+            f"{begin.start} is a {model.config.model_type} model. Leave vocabulary out: it keeps its own."
+        )
+    return tiny.with_vocabulary(model, known, learnt.tokenizer), learnt

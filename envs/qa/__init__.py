@@ -11,7 +11,7 @@ from typing import Literal
 
 from agentrl import ConfigError, Env, Expert, Reward, Task, call, say
 from agentrl.envs.qa import factbook
-from agentrl.envs.qa.hotpot import NAMES, OnBadRow, Questions
+from agentrl.envs.qa.hotpot import SPLITS, OnBadRow, Questions
 from agentrl.envs.qa.questions import KINDS, checked_kinds, make_tasks
 from agentrl.rewards.qa import answer_format, exact, f1
 from agentrl.tools.open_document import OpenDocument
@@ -83,6 +83,7 @@ class QA(Env):
             raise ConfigError(f"size={size} must be at least 4, and expert_rate={expert_rate} from 0 to 1.")
         self.kinds = checked_kinds(questions)
         self.size, self.seed, self.expert_rate = size, seed, expert_rate
+        self.data = data
         self.rows = Questions(data, on_bad_row) if data else None
         self.rewards = _components(reward, format_weight)
         shown = (0 if data else 200) if characters is None else characters
@@ -103,7 +104,7 @@ class QA(Env):
             ConfigError: the split is unknown.
             DataError: ``data`` cannot be read.
         """
-        if split not in NAMES:
+        if split not in SPLITS:
             raise ConfigError(f"There is no split {split!r}; there are 'train' and 'test'.")
         if split not in self._splits:
             if self.rows is None:

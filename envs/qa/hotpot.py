@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from agentrl import ConfigError, DataError, Task, read_rows
+from agentrl import ConfigError, Task, read_split
 from agentrl.envs.qa.factbook import write_corpus
 from agentrl.tools.retrieval.corpus import cache_folder
 
-logger = logging.getLogger(__name__)
-
 OnBadRow = Literal["stop", "skip"]
 Row = Mapping[str, Any]
-NAMES = {"train": ("train",), "test": ("test", "dev", "validation")}
-SUFFIXES = (".jsonl", ".json", ".parquet")
-HUB_SPLIT = {"train": "train", "test": "validation"}
+SPLITS = ("train", "test")
 HUB_CONFIG = "distractor"
 """Of HotpotQA: the rows bring the paragraphs that the corpus is made of."""
 
@@ -28,24 +23,13 @@ class Questions:
     """Where tasks and their corpus come from.
 
     Args:
-        data: a folder with ``train.jsonl`` and ``dev.jsonl`` or ``test.jsonl`` (or ``.parquet``) and perhaps
-            ``corpus.jsonl``; one such file, of which every eighth row is for ``test``; or a hub id such as
-            ``hotpotqa/hotpot_qa``.
+        data: a folder, a file or a hub id, as :func:`agentrl.read_split` takes them; in a folder perhaps with
+            ``corpus.jsonl``.
         on_bad_row: ``skip`` logs malformed rows, each with its number; ``stop`` raises.
-
-    Raises:
-        DataError: there is no such file or folder.
     """
 
     def __init__(self, data: str, on_bad_row: OnBadRow = "stop") -> None:
         self._data, self._path, self._on_bad_row = data, Path(data).expanduser(), on_bad_row
-        self._is_hub = not self._path.exists()
-        local = self._path.is_absolute() or data.startswith((".", "~")) or self._path.suffix in SUFFIXES
-        if self._is_hub and (local or data.count("/") != 1):
-            raise DataError(
-                f"There is no file or folder {data!r}. Give data= a folder with train.jsonl and dev.jsonl, "
-                "one such file, or a hub id like hotpotqa/hotpot_qa."
-            )
 
     def tasks(self, split: str) -> list[Task]:
         """The tasks of a split.
@@ -53,20 +37,7 @@ class Questions:
         Raises:
             DataError: the data is missing or cannot be reached, or a row is malformed.
         """
-        made: list[Task] = []
-        for where, row in self._rows(split):
-            task = row if isinstance(row, str) else _task(row)
-            if isinstance(task, Task):
-                made.append(task)
-            elif self._on_bad_row == "skip":
-                logger.warning("skipped %s: %s", where, task)
-            else:
-                raise DataError(
-                    f"{where}: {task}. Mend the line, or pass on_bad_row=skip to leave such rows out."
-                )
-        if self._path.is_file():
-            return [task for at, task in enumerate(made) if (at % 8 == 7) == (split == "test")]
-        return made
+        return [made for row in self._rows(split) if isinstance(made := _task(row), Task)]
 
     def corpus(self, cache: str | None = None) -> Path:
         """The corpus that comes with the questions: ``corpus.jsonl``, or made of the rows' own paragraphs.
@@ -76,16 +47,15 @@ class Questions:
 
         Raises:
             ConfigError: the data brings none.
+            DataError: the data is missing or cannot be reached, or a row is malformed.
         """
         beside = (self._path if self._path.is_dir() else self._path.parent) / "corpus.jsonl"
-        if not self._is_hub and beside.is_file():
+        if self._path.exists() and beside.is_file():
             return beside
         folder = Path(cache).expanduser() if cache else cache_folder("qa")
         path = folder / f"paragraphs-{self._stamp()}.jsonl"
         if not path.is_file():
-            splits = ("train",) if self._path.is_file() else tuple(NAMES)
-            rows = (row for split in splits for _, row in self._rows(split) if not isinstance(row, str))
-            write_corpus(path, self._paragraphs(rows))
+            write_corpus(path, self._paragraphs(row for split in SPLITS for row in self._rows(split)))
         return path
 
     def _stamp(self) -> str:
@@ -109,54 +79,12 @@ class Questions:
                 "with env_options.corpus=, or a search server with env_options.url=."
             )
 
-    def _rows(self, split: str) -> Iterator[tuple[str, Row | str]]:
-        """(place, row or what is wrong with it)"""
-        if self._is_hub:
-            yield from _from_hub(self._data, split)
-            return
-        path = self._path if self._path.is_file() else _split_file(self._path, split)
-        if path.suffix == ".parquet":
-            yield from ((f"{path} row {number}", row) for number, row in enumerate(read_rows(path), start=1))
-            return
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield f"{path} line {number}", _parsed(line)
+    def _rows(self, split: str) -> Iterator[Row]:
+        def problem(row: Row) -> str | None:
+            made = _task(row)
+            return made if isinstance(made, str) else None
 
-
-def _parsed(line: bytes) -> Row | str:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as problem:
-        return f"not valid JSON ({problem})"
-    return row if isinstance(row, dict) else f"a row must be an object, not {type(row).__name__}"
-
-
-def _split_file(folder: Path, split: str) -> Path:
-    for candidate in (folder / f"{name}{suffix}" for name in NAMES[split] for suffix in SUFFIXES):
-        if candidate.is_file():
-            return candidate
-    expected = " or ".join(f"{name}.jsonl" for name in NAMES[split])
-    raise DataError(f"Folder {str(folder)!r} has no file for the {split} split: it needs {expected}.")
-
-
-def _from_hub(name: str, split: str) -> Iterator[tuple[str, Row]]:
-    try:
-        import datasets
-    except ImportError as problem:
-        raise ConfigError(
-            f"There is no folder {name!r} here, and loading it from the hub needs `pip install datasets`."
-        ) from problem
-    try:
-        config = HUB_CONFIG if HUB_CONFIG in datasets.get_dataset_config_names(name) else None
-        rows = datasets.load_dataset(name, config, split=HUB_SPLIT[split])
-    except Exception as problem:  # offline, unknown, gated: the hub's client raises many kinds
-        raise DataError(
-            f"There is no folder {name!r} here, and the hub's data set {name!r} (split {HUB_SPLIT[split]}) "
-            f"could not be loaded: {type(problem).__name__}: {problem}. Check the name and the network, or "
-            "download it elsewhere and pass data=<folder> with train.jsonl and dev.jsonl."
-        ) from problem
-    yield from ((f"{name} ({split}) row {number}", row) for number, row in enumerate(rows, start=1))
+        return read_split(self._data, split, on_error=self._on_bad_row, check=problem, prefer=HUB_CONFIG)
 
 
 # ---- the forms of rows ------------------------------------------------------------------------

@@ -34,6 +34,7 @@ class Sql(Env):
         on_bad_row: what to do about a malformed row of ``data``: ``stop`` or ``skip``.
         bad_format: the reward of an answer without a statement.
         seconds: for a statement, of the tool's and of the reward's.
+        expert_rate: how often the expert knows the statement; else it answers with that of another question.
         ignore_distinct: judge as if DISTINCT stood nowhere, as the suite's published figures do.
 
     Raises:
@@ -59,8 +60,11 @@ class Sql(Env):
         bad_format: float = 0.0,
         seconds: float = 10.0,
         ignore_distinct: bool = False,
+        expert_rate: float = 1.0,
     ) -> None:
         super().__init__()
+        if not 0 <= expert_rate <= 1:
+            raise ConfigError(f"expert_rate={expert_rate} must be from 0 to 1.")
         if data and forms is not None:
             raise ConfigError(f"data={data} and forms= exclude each other; give one of them.")
         if databases and not data:
@@ -73,6 +77,7 @@ class Sql(Env):
                 f"size={size} is too small for {len(self.forms)} forms; give at least 4 per form."
             )
         self.size, self.seed, self.data, self.on_bad_row = size, seed, data, on_bad_row
+        self.expert_rate = expert_rate
         self.bad_format, self.seconds, self.ignore_distinct = bad_format, seconds, ignore_distinct
         self.folder = spider.folder(data, databases) if data else facts.folder()
         self.tools = (SqlTool(folder=str(self.folder), seconds=seconds),)
@@ -128,8 +133,16 @@ class Sql(Env):
         return [seen, *others][:MOST_DATABASES]
 
     def expert(self, task: Task, rng: random.Random) -> Expert:
-        """Looks at the schema, tries the gold statement and answers with it."""
-        yield call("sql")
+        """Looks at the schema, tries the gold statement and answers with it; or guesses, see ``expert_rate``.
+
+        Where all questions are about one table, it knows that by heart.
+        """
+        if rng.random() >= self.expert_rate:
+            others = self.tasks("train")
+            yield _fenced(rng.choice(others).answer)
+            return
+        if self.data or any(FORMS[form].level > 1 for form in self.forms):
+            yield call("sql")
         yield call("sql", query=task.answer)
         yield _fenced(task.answer)
 

@@ -20,7 +20,7 @@ from agentrl.errors import SandboxError, SandboxUnavailable
 if TYPE_CHECKING:
     import docker
 
-DEFAULT_PACKAGES = ("python3-numpy", "python3-pil")
+DEFAULT_PACKAGES = ("iverilog", "python3-numpy", "python3-pil")
 """Debian packages that the image has besides Python and bash."""
 
 REPOSITORY = "agentrl-sandbox"

@@ -136,6 +136,8 @@ async def test_what_a_request_may_ask_for_and_what_not() -> None:
                 {"messages": [{"role": "clown", "content": "Hi."}]},
                 {"messages": asked, "max_tokens": -1},
                 {"messages": "Go."},
+                {"messages": asked, "temperature": 3},
+                {"messages": asked, "top_p": 0},
             ):
                 with pytest.raises(BadRequestError) as problem:
                     await create(**wrong)
@@ -145,11 +147,42 @@ async def test_what_a_request_may_ask_for_and_what_not() -> None:
     policy = Lines("Thought. Observation: none.")
     episode = await play(agent, policy, temperature=0.7)
     check(episode, policy)
-    assert len(refused) == 8 and "n=2" in refused[0] and "image_url" in refused[4]
+    assert (
+        len(refused) == 10
+        and "from 0 to 2, not 3" in refused[8]
+        and "n=2" in refused[0]
+        and "image_url" in refused[4]
+    )
     assert {sampling.temperature for sampling in policy.samplings} == {0.7}  # the run's
     assert policy.samplings[0].stop_strings == ("Observation:",)
     assert [sampling.max_tokens for sampling in policy.samplings] == [100, 3]
     assert (episode.status, episode.final_text) == ("finished", "done")
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [("run", [(0.7, 0.9)] * 4), ("agent", [(0.0, 0.9), (0.3, 0.5), (1.0, 0.9), (0.7, 0.9)])],
+)
+async def test_whose_temperature_counts_is_the_runs_choice(setting: str, expected: list[Any]) -> None:
+    from anthropic import AsyncAnthropic
+    from openai import AsyncOpenAI
+
+    asked: list[Any] = [{"role": "user", "content": "Go."}]
+
+    async def agent(task: Task, base_url: str, api_key: str) -> str:
+        async with AsyncOpenAI(base_url=base_url, api_key=api_key) as client:
+            await client.chat.completions.create(model="any", messages=asked, temperature=0)
+            await client.responses.create(model="any", input="Go.", temperature=0.3, top_p=0.5)
+        async with AsyncAnthropic(base_url=base_url, api_key=api_key) as other:
+            create = functools.partial(other.messages.create, model="any", max_tokens=9, messages=asked)
+            await create(extra_body={"temperature": 1.0})
+            await create()
+        return "done"
+
+    policy = Lines("Yes.")
+    episode = await play(agent, policy, temperature=0.7, top_p=0.9, agent_sampling=setting)
+    assert episode.final_text == "done", episode.reason
+    assert [(sampling.temperature, sampling.top_p) for sampling in policy.samplings] == expected
 
 
 async def test_tokens_are_counted_for_anthropics_client() -> None:

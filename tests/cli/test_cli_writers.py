@@ -94,6 +94,15 @@ def test_init_overwrites_nothing(folder: Path, taken: str) -> None:
 # ---- tools call ---------------------------------------------------------------------------------
 
 
+def test_one_tool_of_an_mcp_server_is_called_by_its_name() -> None:
+    server = f"mcp:{sys.executable} {ROOT / 'tests/tools/small_mcp_server.py'}"
+    done = call("tools", "call", f"{server}#add", "a=2", "b=3")
+    assert (done.exit_code, done.stdout) == (0, "5\n"), done.output
+    unnamed = call("tools", "call", server, "a=2", "b=3")
+    assert unnamed.exit_code == 2
+    assert "offers 3 tools (add, hang, die)" in " ".join(unnamed.output.split()) and "#NAME" in unnamed.output
+
+
 def test_a_tool_is_called_in_a_sandbox_with_its_options() -> None:
     done = call("tools", "call", "python{stateful: false}", "code=print(6 * 7)")
     assert (done.exit_code, done.stdout) == (0, "42\n"), done.stderr

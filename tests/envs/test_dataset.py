@@ -97,6 +97,9 @@ def test_a_set_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [row["name"] for row in read_split("some/set", "test")] == ["p7"]
     assert len(list(read_split("some/set", "train"))) == 7
     assert asked[0] == ("some/set", "hard", "test") and asked[-1] == ("some/set", None, "train")
+    for prefer, config in (("hard", "hard"), ("distractor", None)):  # taken only where it is offered
+        list(read_split("some/set", "train", prefer=prefer))
+        assert asked[-1] == ("some/set", config, "train")
 
 
 BAD = [

@@ -18,6 +18,7 @@ from agentrl.config import load_config
 from agentrl.envs.sql import Sql, facts
 from agentrl.envs.sql.questions import FORMS
 from agentrl.registry import find_env, source_folder
+from agentrl.rewards.sql import extract_sql
 from agentrl.rollout import ScriptedPolicy
 from agentrl.sandbox import NamespaceSandbox
 
@@ -144,9 +145,21 @@ async def test_the_expert_solves_every_form(form, sandbox):
     for task in env.tasks("test"):
         episode = await play(env, ScriptedPolicy(make_chat()), sandbox, task)
         assert (episode.status, episode.reward) == ("finished", 1.0), (task, episode.metadata)
-        schema, tried = (call.observation for call in episode.calls)
-        assert "CREATE TABLE country" in schema.text and "made_up" not in schema.text
+        *looked, tried = (call.observation for call in episode.calls)
+        assert len(looked) == (FORMS[form].level > 1)  # the one table of the first level is known by heart
+        for schema in looked:
+            assert "CREATE TABLE country" in schema.text and "made_up" not in schema.text
         assert tried.metadata["rows"] and episode.metadata["verdict"]["outcome"] == "same"
+
+
+@in_the_sandbox
+async def test_an_expert_that_knows_nothing_answers_with_statements_of_other_questions(sandbox):
+    env = Sql(difficulty=1, size=40, expert_rate=0.0)
+    known = {task.answer for task in env.tasks("train")}
+    episodes = [await play(env, ScriptedPolicy(make_chat()), sandbox, task) for task in env.tasks("test")]
+    assert all(not episode.calls for episode in episodes)
+    assert {extract_sql(episode.final_text) for episode in episodes} <= known
+    assert sum(episode.reward for episode in episodes) <= 1
 
 
 @in_the_sandbox

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from judge_server import serving
 
 from agentrl import Call, ConfigError, DefinitionError, NoVerdict, Observation, Task, Trajectory, Turn
-from agentrl.rewards.endpoint import MAX_BYTES, Endpoint, Pace
+from agentrl.rewards.endpoint import MAX_BYTES, Endpoint
 from agentrl.rewards.judge import Judge, read_score
 from agentrl.scoring import score_episode
+from agentrl.tools.completions import Pace
 
 PROMPT = "Question: {task}\nWanted: {reference}\n{answer}"
 
@@ -100,7 +101,7 @@ async def test_what_does_not_pass_is_no_verdict_and_no_score(answer: Any) -> Non
 
 async def test_a_judge_that_hangs_is_given_up() -> None:
     async with serving("hang") as server:
-        with pytest.raises(NoVerdict, match=r"in 2 tries; the last: nothing in 0.2 s"):
+        with pytest.raises(NoVerdict, match=r"in 2 tries; the last: no answer in 0.2 s"):
             await judge(server.url, seconds=0.2, retries=1).score(episode())
         assert len(server.requests) == 2
 
@@ -267,7 +268,7 @@ async def test_a_caller_that_gives_up_leaves_its_place_and_no_connection() -> No
         assert await second == 0.3
         with pytest.raises(asyncio.CancelledError):
             await first
-        assert not component.endpoint._traffic
+        assert not component.endpoint.completions._traffic
 
 
 @given(

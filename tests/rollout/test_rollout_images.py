@@ -16,7 +16,7 @@ from rollout_support import TASK, Recorder, make_limits, write_call
 from agentrl import Env, Image, Observation, Task, Tool
 from agentrl.chat import Chat
 from agentrl.chat.vision import Vision
-from agentrl.errors import DataError, EngineError, ModelUnsupported, SandboxUnavailable
+from agentrl.errors import DataError, DefinitionError, EngineError, ModelUnsupported, SandboxUnavailable
 from agentrl.observation import Picture
 from agentrl.rollout import EpisodeRunner, Generation, Sampling
 from agentrl.rollout.pictures import PictureStore, Refused
@@ -110,7 +110,14 @@ async def sandbox() -> AsyncIterator[Sandbox]:
 
 
 def runner(env: Env, policy: Any, sandbox: Sandbox | None, chat: Chat = CHAT, **limits: Any) -> EpisodeRunner:
-    return EpisodeRunner(env, chat, policy, make_limits(**limits), sandbox=sandbox, events=Recorder())
+    return EpisodeRunner(
+        env,
+        chat,
+        policy,
+        make_limits(**{"episode_seconds": 100.0, **limits}),
+        sandbox=sandbox,
+        events=Recorder(),
+    )
 
 
 CALL = write_call("camera")
@@ -152,24 +159,26 @@ async def test_an_opening_picture_that_is_too_large_is_shrunk_and_the_model_is_t
     assert policy.prompts[0].count(VISION.placeholder) == 4
 
 
-@pytest.mark.parametrize("name", REFUSED)
-async def test_an_image_that_may_do_harm_is_refused_and_the_model_told(sandbox: Sandbox, name: str) -> None:
-    image, why = REFUSED[name]
+async def test_images_that_may_do_harm_are_refused_and_the_model_told(sandbox: Sandbox) -> None:
     policy = Seeing(CALL, "none")
-    env = Env(tools=[camera(image, Image(PNG))])
-    episode = await runner(env, policy, sandbox).run(TASK, episode_id="a")
+    env = Env(tools=[camera(*(image for image, _ in REFUSED.values()), Image(PNG))])
+    episode = await runner(env, policy, sandbox, tool_seconds=60.0).run(TASK, episode_id="a")
     assert episode.status == "finished"
-    assert len(policy.images[1]) == 1, "the sound one beside it is shown"
-    text = episode.messages[-2]["content"][-1]["text"]
-    assert text.startswith("[image 1 not shown: ")
-    assert any(each in text for each in why.split("|")), text
-    assert text.endswith("Click.")
+    assert len(policy.images[1]) == 1, "the sound one beside them is shown"
+    notes = episode.messages[-2]["content"][-1]["text"].splitlines()
+    assert notes[-1] == "Click."
+    for number, ((name, (_, why)), note) in enumerate(zip(REFUSED.items(), notes, strict=False), 1):
+        assert note.startswith(f"[image {number} not shown: "), name
+        assert any(each in note for each in why.split("|")), f"{name}: {note}"
 
 
 async def test_an_opening_that_cannot_be_shown_stops_the_run(sandbox: Sandbox) -> None:
     env = Opening()
     env.picture = Image(b"nothing")
     with pytest.raises(DataError, match="opens its dialogue with an image that cannot be shown"):
+        await runner(env, Seeing("x"), sandbox).run(TASK, episode_id="a")
+    env.picture = {"type": "image", "sha256": "0" * 64, "width": 9, "height": 9}  # type: ignore[assignment]
+    with pytest.raises(DefinitionError, match="give texts and agentrl.Image"):
         await runner(env, Seeing("x"), sandbox).run(TASK, episode_id="a")
 
 
@@ -199,17 +208,18 @@ async def test_what_was_decoded_is_remembered_within_bounds(sandbox: Sandbox) ->
     assert len(calls) == before
 
 
-@pytest.mark.parametrize(
-    "said", ["", "{}", '{"size": [2, 2], "wrote": true}', '{"size": [0, 9], "wrote": true}', '{"size": "x"}']
-)
-async def test_what_comes_back_is_not_believed(sandbox: Sandbox, said: str) -> None:
+SAID = ("", "{}", '{"size": [2, 2], "wrote": true}', '{"size": [0, 9], "wrote": true}', '{"size": "x"}')
+
+
+async def test_what_comes_back_is_not_believed(sandbox: Sandbox) -> None:
     """A decoder that was taken over can say anything."""
+    for said in SAID:
 
-    async def run(code: str, options: Any, **how: Any) -> Any:
-        return await run_in(sandbox)(f"print({said!r}); open('rgb', 'wb').write(b'abc')", options, **how)
+        async def run(code: str, options: Any, said: str = said, **how: Any) -> Any:
+            return await run_in(sandbox)(f"print({said!r}); open('rgb', 'wb').write(b'abc')", options, **how)
 
-    with pytest.raises(Refused):
-        await PictureStore(VISION, 10**6).take(Image(PNG), run)
+        with pytest.raises(Refused):
+            await PictureStore(VISION, 10**6).take(Image(PNG), run)
 
 
 async def test_a_text_model_is_refused_before_anything_starts() -> None:

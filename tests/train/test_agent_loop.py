@@ -6,16 +6,20 @@ import asyncio
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from colours import picture
 from rollout_support import make_tokenizer, sampled, write_call
 
 from agentrl import Segment, Task, Trajectory, Turn
 from agentrl.chat import Chat
+from agentrl.chat.vision import Vision, digest_of, positions
 from agentrl.config import validate
+from agentrl.train import tiny, tiny_vision
 from agentrl.train.agent_loop import EpisodeLoop, EpisodeOutput, to_outputs
 from agentrl.train.failure import read_failure
 from agentrl.train.policy import LedgerEntry
@@ -37,6 +41,8 @@ def rewritten() -> Trajectory:
     )  # fmt: skip
 
 
+SPECIAL = [*tiny.SPECIAL_TOKENS, *tiny_vision.TOKENS]
+VISION = Vision.of(tiny.make_tokenizer(special=SPECIAL), tiny_vision.make_processor())
 LEDGER = [LedgerEntry([i], [i], [0.0]) for i in range(5)]
 
 
@@ -88,6 +94,59 @@ def test_a_void_episode_has_no_rows() -> None:
     episode = rewritten()
     episode.status = "void"
     assert to_outputs(episode, SUMMARY, LEDGER, carry=True) == []
+
+
+# ---- images
+
+
+def test_a_row_brings_its_images_and_a_text_of_placeholders_alone() -> None:
+    """Words of a tool may spell a placeholder; verl's processor is not to read them."""
+    episode = rewritten()
+    seen = [picture(56, 28), picture(28, 28)]
+    episode.pictures = {each.sha256: each for each in seen}
+    episode.segments[0].images = [each.sha256 for each in seen]
+    first, second = to_outputs(episode, SUMMARY, LEDGER, carry=False, vision=VISION)
+    assert first.multi_modal_data is not None and second.multi_modal_data == {}
+    assert [image.size for image in first.multi_modal_data["images"]] == [(56, 28), (28, 28)]
+    assert first.mm_processor_kwargs == {"text": ["<|image_pad|><|image_pad|>"]}
+    assert second.mm_processor_kwargs == {"text": ["."]}
+
+
+def test_the_ledger_holds_fingerprints_of_the_pixels_that_the_engine_was_given() -> None:
+    red, blue = picture(56, 56), picture(56, 56, (0, 0, 255))
+    entry = LedgerEntry([1], [2], [-1.0], (red, blue))
+    assert entry.record(VISION)["pixels"] == [VISION.digest(red), VISION.digest(blue)]
+    assert VISION.digest(red) != VISION.digest(blue)
+    whole = VISION.pixels([red, blue])
+    assert digest_of(whole["pixel_values"][16:].numpy()) == VISION.digest(blue)
+
+
+def test_verl_makes_of_a_row_what_the_model_needs(tmp_path: Path) -> None:
+    """verl's own code, on our row: features for every placeholder, and M-RoPE's positions."""
+    from verl.experimental.agent_loop.agent_loop import AgentLoopWorker
+    from verl.utils.tokenizer import hf_processor
+
+    tokenizer = tiny.make_tokenizer(special=SPECIAL)
+    tiny_vision.make_model(tokenizer, 0).config.save_pretrained(tmp_path)
+    tiny_vision.save_processor(tiny_vision.make_processor(), tokenizer, tmp_path)
+    worker = SimpleNamespace(processor=hf_processor(str(tmp_path)), tokenizer=tokenizer)
+    assert worker.processor is not None
+    seen = [picture(56, 28), picture(112, 112)]
+    ids = [20, *[VISION.placeholder] * 2, 21, *[VISION.placeholder] * 16, 22]
+    segment = Segment(ids[:3], images=[each.sha256 for each in seen])
+    segment.add_context(ids[3:-1])
+    turn = Turn(0, 0, *segment.add_sampled(ids[-1:], [-1.0], [0]))
+    episode = Trajectory(Task("?"), "e", segments=[segment], turns=[turn], status="finished", reward=1.0)
+    episode.pictures = {each.sha256: each for each in seen}
+    (row,) = to_outputs(episode, SUMMARY, [], carry=True, vision=VISION)
+    tokens = torch.tensor([ids])
+    inputs = AgentLoopWorker._compute_multi_modal_inputs(worker, row, tokens)
+    places = AgentLoopWorker._compute_position_ids(worker, tokens, torch.ones_like(tokens), inputs, {})
+    assert inputs["image_grid_thw"].tolist() == [[1, 2, 4], [1, 8, 8]]
+    assert torch.equal(inputs["pixel_values"], VISION.pixels(seen)["pixel_values"])
+    assert places[0, 0].tolist() == list(range(len(ids)))
+    grids = inputs["image_grid_thw"].tolist()
+    assert places[0, 1:].tolist() == positions(ids, grids, VISION).tolist()
 
 
 # ---- an episode through verl's interface, with a client that plays verl's

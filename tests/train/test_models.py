@@ -14,9 +14,11 @@ import torch
 
 from agentrl import Env, Task
 from agentrl.chat import Chat
+from agentrl.cli.settings import load
 from agentrl.config import TrainConfig
 from agentrl.env import Expert
 from agentrl.envs.math import Math
+from agentrl.envs.sql import Sql
 from agentrl.errors import ModelUnsupported, NotFound
 from agentrl.train import cache, models, smollm2, tiny
 from agentrl.train.models import EMBEDDED, FineTuning, find_model
@@ -57,6 +59,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
+FORMS = ("</tool_call>", "boxed{", "</answer>", "```sql")
+"""One of them is in every well-formed turn of a shipped domain."""
+
+
 # ---- the embedded policy
 
 
@@ -66,8 +72,31 @@ def test_it_is_shipped_and_small() -> None:
     models.check_folder(EMBEDDED)
 
 
-def test_math_gets_the_shipped_policy_itself() -> None:
+def test_a_domain_gets_the_policy_of_its_folder_unless_it_has_other_data(own_cache: Path) -> None:
     assert find_model(named("embedded"), Math()) == EMBEDDED
+    folder = find_model(named("embedded"), Sql(difficulty=1))
+    assert folder.name == models.POLICY and folder.parent.name == "sql"
+
+
+@pytest.mark.parametrize("name", ["math", "qa", "sql", "route"])
+@pytest.mark.parametrize("name", ["math", "qa", "sql", "route"])
+def test_a_shipped_policy_speaks_in_the_form_of_its_domain(name: str) -> None:
+    """Of turns sampled on a held-out task, nearly all end by themselves, in a call or an answer."""
+    env = load(name, [])[1]
+    folder = models.check_folder(find_model(named("embedded"), env))
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 5_000_000
+    tokenizer, model = tiny.load(folder)
+    chat = Chat.load(str(folder))
+    prompt = chat.prompt(list(env.messages(next(iter(env.tasks("test"))))))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        output = model.generate(
+            torch.tensor([prompt] * 16), max_new_tokens=96, do_sample=True, temperature=1.0, top_k=0,
+            eos_token_id=list(chat.stop_token_ids), pad_token_id=tokenizer.pad_token_id,
+        )  # fmt: skip
+    texts = [tokenizer.decode(row[len(prompt) :]) for row in output.tolist()]
+    formed = [text for text in texts if tiny.END in text and any(mark in text for mark in FORMS)]
+    assert len(formed) >= 13, texts
 
 
 def test_the_shipped_policy_knows_the_tool_but_seldom_calls_it() -> None:

@@ -50,3 +50,8 @@ def test_a_combination_that_verl_refuses_is_our_error() -> None:
     config = load_config("math", ["verl.actor_rollout_ref.actor.loss_agg_mode=sideways"])
     with pytest.raises(ConfigError, match="verl refuses"):
         check(resolve(config, model="model", run="run"))
+
+
+def test_training_samples_as_the_run_says() -> None:
+    with pytest.raises(ConfigError, match=r"agent_sampling=agent .*agentrl eval"):
+        resolve(load_config("math", ["rollout.agent_sampling=agent"]), model="model", run="run")

@@ -259,3 +259,34 @@ def test_of_two_who_build_the_same_folder_one_wins(tmp_path: Path) -> None:
             (theirs / "config.json").write_text("theirs")
     assert (target / "config.json").read_text() == "theirs"
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_new_vocabulary_keeps_the_layers_and_the_meaning_of_known_tokens() -> None:
+    known = tiny.make_tokenizer(["x one two"] * 9)
+    model = tiny.make_model(known, seed=0).eval()
+    tokenizer = tiny.make_tokenizer(["x one four five"] * 9, size=300)
+    adapted = tiny.with_vocabulary(model, known, tokenizer).eval()
+    ids = known.encode("x one 12")
+    same = tokenizer.encode("x one 12")
+    assert tokenizer.decode(same) == known.decode(ids) and len(same) == len(ids), "both know these tokens"
+    with torch.no_grad():
+        before = model.model(torch.tensor([ids])).last_hidden_state
+        after = adapted.model(torch.tensor([same])).last_hidden_state
+        pieces = model.get_input_embeddings().weight[known.encode(" four")].mean(dim=0)
+        row = adapted.get_input_embeddings().weight[tokenizer.encode(" four")[0]]
+    torch.testing.assert_close(after, before)
+    assert len(tokenizer.encode(" four")) == 1
+    torch.testing.assert_close(row, pieces)
+    assert adapted.lm_head.weight is adapted.get_input_embeddings().weight
+
+
+def test_a_warm_up_may_begin_with_another_policy_and_a_vocabulary_of_its_own(tmp_path: Path) -> None:
+    tokenizer = tiny.make_tokenizer()
+    tiny.save(tiny.make_model(tokenizer, seed=0), tokenizer, tmp_path / "start")
+    warmup(
+        Lookup(), tmp_path / "out", steps=1, demonstrations=8, batch_size=2, start=tmp_path / "start",
+        vocabulary=290,
+    )  # fmt: skip
+    known, model = tiny.load(tmp_path / "out")
+    assert 263 < len(known) <= 290 and model.config.vocab_size == len(known)
+    assert len(known.encode("What is in box")) < len("What is in box")

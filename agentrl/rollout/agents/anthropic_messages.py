@@ -24,6 +24,8 @@ class AnthropicMessages:
             system=text_of(body.get("system")) or None,
             max_tokens=body.get("max_tokens"),
             stop=tuple(body.get("stop_sequences") or ()),
+            temperature=body.get("temperature"),
+            top_p=body.get("top_p"),
         )
 
     def write(self, reply: Reply, body: dict[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,8 @@ class ChatCompletions:
             tools=[_tool(tool) for tool in tools],
             max_tokens=body.get("max_completion_tokens") or body.get("max_tokens"),
             stop=(stop,) if isinstance(stop, str) else tuple(stop),
+            temperature=body.get("temperature"),
+            top_p=body.get("top_p"),
         )
 
     def write(self, reply: Reply, body: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,9 @@ from typing import Any, Protocol
 
 from agentrl.chat import Message, ParsedCall, ToolSchema
 
+HOTTEST = 2.0
+"""The highest temperature that can be asked for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -20,9 +23,10 @@ class Request:
         after: the turn whose dialogue, as stored, the messages continue.
         max_tokens: the agent's own limit of the turn.
         stop: texts at which the agent wants the turn to end; it does not see them.
+        temperature, top_p: at which the agent wants the turn to be sampled; the run says whether they count.
 
     Raises:
-        ValueError: a value is of the wrong type.
+        ValueError: a value is of the wrong type, or out of range.
     """
 
     messages: list[Message]
@@ -31,8 +35,15 @@ class Request:
     after: int | None = None
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
+    temperature: float | None = None
+    top_p: float | None = None
 
     def __post_init__(self) -> None:
+        for name, value, most in (("temperature", self.temperature, HOTTEST), ("top_p", self.top_p, 1.0)):
+            if value is not None and (type(value) not in (int, float) or not 0 <= value <= most):
+                raise ValueError(f"{name} is a number from 0 to {most:g}, not {value!r}")
+        if self.top_p == 0:
+            raise ValueError("top_p=0 leaves nothing to sample from; temperature=0 takes the likeliest token")
         if not all(isinstance(text, str) and text for text in self.stop):
             raise ValueError(f"stops are texts, not {self.stop!r}")
         if self.max_tokens is not None and (type(self.max_tokens) is not int or self.max_tokens < 1):

@@ -31,6 +31,8 @@ class Responses:
             system=body.get("instructions") or None,
             after=_turn(body.get("previous_response_id")),
             max_tokens=body.get("max_output_tokens"),
+            temperature=body.get("temperature"),
+            top_p=body.get("top_p"),
         )
 
     def write(self, reply: Reply, body: dict[str, Any]) -> dict[str, Any]:

@@ -127,7 +127,7 @@ class ServedAttempt(Attempt):
             raise Refused(f"The messages cannot be shown to this model: {problem}.") from problem
 
     def _sampling_of(self, request: Request, start: Start) -> Sampling:
-        """The run's sampling: the agent may only ask for less.
+        """The run's sampling: the agent may only ask for less, unless ``rollout.agent_sampling`` is its own.
 
         Raises:
             DataError: the first prompt is longer than the run allows for.
@@ -149,7 +149,12 @@ class ServedAttempt(Attempt):
         seed = None if self._seed is None else derive_seed(self._seed, self._drawn)
         self._drawn += 1
         stops = (*self._sampling.stop_strings, *request.stop)
-        return dataclasses.replace(self._sampling, max_tokens=tokens, stop_strings=stops, seed=seed)
+        sampling = dataclasses.replace(self._sampling, max_tokens=tokens, stop_strings=stops, seed=seed)
+        if self._limits.agent_sampling == "run":
+            return sampling
+        asked = {"temperature": request.temperature, "top_p": request.top_p}
+        wanted = {name: float(value) for name, value in asked.items() if value is not None}
+        return dataclasses.replace(sampling, **wanted)
 
     # The record
 
