@@ -35,6 +35,14 @@ class Crop(_Step):
     bottom: Pixels
 
 
+class Part(_Step):
+    """Keep one of ``grid * grid`` equal parts, counted row by row from 1."""
+
+    kind: Literal["part"] = "part"
+    part: int
+    grid: Annotated[int, Field(ge=1, le=64)]
+
+
 class Resize(_Step):
     """Make it this many pixels wide and high."""
 
@@ -57,7 +65,18 @@ class Convert(_Step):
     mode: Literal["L", "RGB", "RGBA"]
 
 
-Step = Crop | Resize | Rotate | Convert
+class Outline(_Step):
+    """Draw a rectangle's outline, with the box as in a crop."""
+
+    kind: Literal["outline"] = "outline"
+    left: Pixels
+    top: Pixels
+    right: Pixels
+    bottom: Pixels
+    color: Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")] = "#ff0000"
+
+
+Step = Crop | Part | Resize | Rotate | Convert | Outline
 
 
 class ImageInfo(BaseModel):

@@ -41,6 +41,9 @@ _STANDS_ON: Mapping[str, tuple[str, ...]] = {
     "sqlite": ("_rows", "_sqlite"),
     "duckdb": ("_rows",),
     "match": ("_sqlite", "_same"),
+    "image": ("_picture",),
+    "album": ("_picture",),
+    "ocr": ("_picture",),
 }
 """Further modules of the guest's that one needs."""
 
@@ -63,6 +66,7 @@ async def ask(
     *,
     seconds: float,
     loading: float = LOADING_SECONDS,
+    first: str = "",
 ) -> Answer:
     """Run the guest's module ``for_<name>`` on a request.
 
@@ -73,6 +77,7 @@ async def ask(
         answer: what it has to return.
         seconds: time after which the module stops itself; it is killed a second later.
         loading: seconds it may take to begin.
+        first: a program of ours that runs before, in the same process.
 
     Raises:
         Refused, Interrupted, Invalid: as the module said, or because it had to be stopped.
@@ -81,7 +86,7 @@ async def ask(
     nonce = secrets.token_hex(16)
     sent = json.dumps({**request, "seconds": seconds, "nonce": nonce}).encode()
     limit = seconds + MARGIN_SECONDS + loading
-    result = await session.run_script(program(name), stdin=sent, wall_seconds=limit)
+    result = await session.run_script(f"{first}\n{program(name)}", stdin=sent, wall_seconds=limit)
     return read(result, nonce, answer, limit)
 
 
