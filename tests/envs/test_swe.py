@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rollout_support import Lines, make_chat, make_runner, write_call
 
-from agentrl import ConfigError, DataError, Task, Trajectory, tool
+from agentrl import ConfigError, DataError, Snapshot, Task, Trajectory, tool
 from agentrl.config import load_config
 from agentrl.envs.swe import Swe, mutants, read_changes, tiny
 from agentrl.envs.swe.mutate import mutations
@@ -280,7 +280,7 @@ async def test_a_sandbox_that_dies_voids_its_episode_and_no_other(sandbox):
 class Returns(Swe):
     """Keeps the state of the repository, and goes back to it."""
 
-    kept = None
+    kept: Snapshot | None = None
 
     @tool
     async def keep(self) -> str:
