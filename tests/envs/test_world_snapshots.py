@@ -15,9 +15,9 @@ from agentrl.envs.retail import Retail
 from agentrl.envs.textworld import TextWorld
 from agentrl.sandbox import NamespaceSandbox
 
-LIMITS = {"max_turns": 60, "tool_seconds": 60.0, "episode_seconds": 110.0, "max_observation_tokens": 3000,
+LIMITS = {"max_turns": 60, "tool_seconds": 60.0, "episode_seconds": 600.0, "max_observation_tokens": 3000,
           "max_trajectory_tokens": 40_000, "retries": 0}  # fmt: skip
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -70,7 +70,8 @@ async def games(sandbox: NamespaceSandbox) -> tuple[Env, Task, Plan]:
     env.walked = []
     task = env.tasks("test")[0]
     runner, _ = make_runner(env, Lines("No."), sandbox=sandbox, **LIMITS)
-    await runner.run(task, episode_id="walkthrough")
+    looked = await runner.run(task, episode_id="walkthrough")
+    assert looked.status == "finished", looked.reason
     first, *middle, last = [write_call("act", command=each) for each in env.walked[0]]
     look = write_call("act", command="look")
     return env, task, ([first], [*middle, look], [last])
