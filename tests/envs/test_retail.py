@@ -158,7 +158,7 @@ def test_splits_are_repeatable_and_differ():
 changing = st.sampled_from(["cancel_order", "change_address", "return_item", "exchange_item"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 19), st.lists(st.tuples(changing, st.randoms(use_true_random=False)), max_size=6))
 async def test_changes_without_a_talk_never_solve_a_task(number, calls):
     env = Retail(2, size=20).spawn()

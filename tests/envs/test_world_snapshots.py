@@ -29,18 +29,18 @@ async def sandbox() -> AsyncIterator[NamespaceSandbox]:
 class GoesBack(Env):
     """Keeps a snapshot when told to, and goes back to it."""
 
-    kept: list[Snapshot]
+    snapshots: list[Snapshot]
 
     @tool
     async def keep(self) -> str:
         """Take a snapshot."""
-        self.kept.append(await self.snapshot())
+        self.snapshots.append(await self.snapshot())
         return "kept"
 
     @tool
     async def back(self) -> str:
         """Go back to it."""
-        await self.restore(self.kept[0])
+        await self.restore(self.snapshots[0])
         return "back"
 
 
@@ -73,8 +73,8 @@ async def games(sandbox: NamespaceSandbox) -> tuple[Env, Task, Plan]:
     looked = await runner.run(task, episode_id="walkthrough")
     assert looked.status == "finished", looked.reason
     first, *middle, last = [write_call("act", command=each) for each in env.walked[0]]
-    look = write_call("act", command="look")
-    return env, task, ([first], [*middle, look], [last])
+    look, carried = write_call("act", command="look"), write_call("act", command="inventory")
+    return env, task, ([first], [*middle, look, carried], [last])
 
 
 async def desk(sandbox: NamespaceSandbox) -> tuple[Env, Task, Plan]:
@@ -109,7 +109,7 @@ async def test_after_going_back_the_same_turns_have_the_same_answers(
     plan: Callable[..., Any], sandbox: NamespaceSandbox
 ) -> None:
     env, task, (before, after, end) = await plan(sandbox)
-    env.kept = []
+    env.snapshots = []
     lines = [*before, write_call("keep"), *after, write_call("back"), *after, *end]
     runner, _ = make_runner(env, Lines(*lines), sandbox=sandbox, **LIMITS)
     episode = await runner.run(task, episode_id="there-and-back")
@@ -119,4 +119,4 @@ async def test_after_going_back_the_same_turns_have_the_same_answers(
     start = len(before) + 1
     once, again = seen[start : start + len(after)], seen[start + len(after) + 1 :][: len(after)]
     assert once == again and len(set(once)) > 1
-    await env.kept[0].close()
+    await env.snapshots[0].close()
