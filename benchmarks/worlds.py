@@ -33,7 +33,7 @@ from agentrl.envs.textworld.games import Game
 from agentrl.rollout.sessions import EpisodeSessions
 from agentrl.sandbox import Sandbox, open_sandbox
 
-DISTINCT_GAMES = 16
+DISTINCT_GAMES = 8
 
 
 def memory_mb() -> float:

@@ -69,8 +69,7 @@ def view(state: State) -> dict[str, Any]:
     sent = Counter(f"{each['to']}: {plain(each['text'])}" for each in state["sent"])
     return {
         "events": {number: each for number, each in state["events"].items() if number not in state["added"]},
-        "new events": Counter(_described(state["events"][number]) for number in state["added"]
-                              if number in state["events"]),
+        "new events": Counter(_described(state["events"][number]) for number in state["added"]),
         "files": {path: plain(text) for path, text in state["files"].items()},
         "sent": sent,
     }  # fmt: skip
@@ -126,6 +125,7 @@ def delete_event(state: State, event_id: str) -> str:
     """No event any more."""
     _found(state["events"], event_id, "event")
     del state["events"][event_id]
+    state["added"] = [number for number in state["added"] if number != event_id]
     return "Deleted."
 
 

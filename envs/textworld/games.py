@@ -20,7 +20,7 @@ from agentrl.rewards.memo import Memo
 KEPT = 256
 """Games kept in memory, of 0.4 MB each."""
 
-MAKE_SECONDS = 120.0
+MAKE_SECONDS = 600.0
 
 MAKER = Path(__file__).with_name("make.py")
 

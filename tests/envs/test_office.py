@@ -21,7 +21,7 @@ from agentrl.rewards.state import changes, compare, facts
 from agentrl.rollout import ScriptedPolicy
 
 LIMITS = {"max_turns": 60, "max_observation_tokens": 3000, "max_trajectory_tokens": 40_000, "retries": 0,
-          "tool_seconds": 60.0, "episode_seconds": 110.0}  # fmt: skip
+          "tool_seconds": 60.0, "episode_seconds": 600.0}  # fmt: skip
 
 
 async def play(env: Office, policy: Any, task: Task) -> Trajectory:

@@ -21,7 +21,7 @@ from agentrl.registry import find_env, source_folder
 from agentrl.rollout import ScriptedPolicy
 
 LIMITS = {"max_turns": 60, "max_observation_tokens": 3000, "max_trajectory_tokens": 40_000, "retries": 0,
-          "tool_seconds": 60.0, "episode_seconds": 110.0}  # fmt: skip
+          "tool_seconds": 60.0, "episode_seconds": 600.0}  # fmt: skip
 
 
 async def play(env: Retail, policy: Any, task: Task, **limits: Any) -> Trajectory:
@@ -158,7 +158,7 @@ def test_splits_are_repeatable_and_differ():
 changing = st.sampled_from(["cancel_order", "change_address", "return_item", "exchange_item"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 19), st.lists(st.tuples(changing, st.randoms(use_true_random=False)), max_size=6))
 async def test_changes_without_a_talk_never_solve_a_task(number, calls):
     env = Retail(2, size=20).spawn()

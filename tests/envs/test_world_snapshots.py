@@ -15,9 +15,9 @@ from agentrl.envs.retail import Retail
 from agentrl.envs.textworld import TextWorld
 from agentrl.sandbox import NamespaceSandbox
 
-LIMITS = {"max_turns": 60, "tool_seconds": 60.0, "episode_seconds": 110.0, "max_observation_tokens": 3000,
+LIMITS = {"max_turns": 60, "tool_seconds": 60.0, "episode_seconds": 600.0, "max_observation_tokens": 3000,
           "max_trajectory_tokens": 40_000, "retries": 0}  # fmt: skip
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -29,18 +29,18 @@ async def sandbox() -> AsyncIterator[NamespaceSandbox]:
 class GoesBack(Env):
     """Keeps a snapshot when told to, and goes back to it."""
 
-    kept: list[Snapshot]
+    snapshots: list[Snapshot]
 
     @tool
     async def keep(self) -> str:
         """Take a snapshot."""
-        self.kept.append(await self.snapshot())
+        self.snapshots.append(await self.snapshot())
         return "kept"
 
     @tool
     async def back(self) -> str:
         """Go back to it."""
-        await self.restore(self.kept[0])
+        await self.restore(self.snapshots[0])
         return "back"
 
 
@@ -70,10 +70,11 @@ async def games(sandbox: NamespaceSandbox) -> tuple[Env, Task, Plan]:
     env.walked = []
     task = env.tasks("test")[0]
     runner, _ = make_runner(env, Lines("No."), sandbox=sandbox, **LIMITS)
-    await runner.run(task, episode_id="walkthrough")
+    looked = await runner.run(task, episode_id="walkthrough")
+    assert looked.status == "finished", looked.reason
     first, *middle, last = [write_call("act", command=each) for each in env.walked[0]]
-    look = write_call("act", command="look")
-    return env, task, ([first], [*middle, look], [last])
+    look, carried = write_call("act", command="look"), write_call("act", command="inventory")
+    return env, task, ([first], [*middle, look, carried], [last])
 
 
 async def desk(sandbox: NamespaceSandbox) -> tuple[Env, Task, Plan]:
@@ -108,7 +109,7 @@ async def test_after_going_back_the_same_turns_have_the_same_answers(
     plan: Callable[..., Any], sandbox: NamespaceSandbox
 ) -> None:
     env, task, (before, after, end) = await plan(sandbox)
-    env.kept = []
+    env.snapshots = []
     lines = [*before, write_call("keep"), *after, write_call("back"), *after, *end]
     runner, _ = make_runner(env, Lines(*lines), sandbox=sandbox, **LIMITS)
     episode = await runner.run(task, episode_id="there-and-back")
@@ -118,4 +119,4 @@ async def test_after_going_back_the_same_turns_have_the_same_answers(
     start = len(before) + 1
     once, again = seen[start : start + len(after)], seen[start + len(after) + 1 :][: len(after)]
     assert once == again and len(set(once)) > 1
-    await env.kept[0].close()
+    await env.snapshots[0].close()

@@ -46,7 +46,7 @@ def make_chat() -> Chat:
     return Chat(make_tokenizer(), "chatml-json", options={"tools_in_prompt": False})
 
 
-def write_call(name: str, **arguments: Any) -> str:
+def write_call(name: str, /, **arguments: Any) -> str:
     """A call as a model writes it."""
     return f"<tool_call>\n{json.dumps({'name': name, 'arguments': arguments})}\n</tool_call>"
 
