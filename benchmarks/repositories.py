@@ -35,6 +35,7 @@ from agentrl.config import Rollout
 from agentrl.envs.swe import Swe
 from agentrl.envs.swe.repairs import Repair
 from agentrl.inspect.plain import plain_chat
+from agentrl.rewards.tests import merged
 from agentrl.rollout import EpisodeRunner, Job, ScriptedPolicy, run_episodes
 from agentrl.sandbox import Limits, Sandbox, open_sandbox
 from agentrl.tools.repo.archive import repository
@@ -116,9 +117,9 @@ def all_directly(origin: Path, repairs: list[Repair]) -> float:
 
 
 def make_origin(folder: Path, repair: Repair) -> Path:
-    """A repository to clone."""
+    """A repository to clone, without a bug."""
     origin = folder / "origin"
-    for path, data in repair.base.items():
+    for path, data in merged(repair.base, repair.suite.gold).items():
         (origin / path).parent.mkdir(parents=True, exist_ok=True)
         (origin / path).write_bytes(data)
     for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "base"]):
