@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from agentrl import (
@@ -70,7 +70,7 @@ class Web(Env):
         actions: Sequence[str] | None = None,
         opening: int = 4000,
         expert_rate: float = 1.0,
-        browser: dict[str, object] | None = None,
+        browser: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__()
         if where not in WORLDS:

@@ -14,7 +14,7 @@ import pytest
 from rollout_support import Lines, make_chat, make_runner, write_call
 from small_sites import main_processes
 
-from agentrl import ConfigError, SessionLost, Task, ToolContext, Trajectory, say
+from agentrl import ConfigError, Expert, SessionLost, Task, ToolContext, Trajectory, say
 from agentrl.config import load_config
 from agentrl.envs.web import Web
 from agentrl.envs.web.miniwob import pages_folder
@@ -130,12 +130,12 @@ class Witness(Web):
         return await super()._outcome(episode)
 
 
-def random_clicks(scene: Any, rng: Random) -> Iterator[Any]:
+def random_clicks(scene: Any, rng: Random) -> Expert:
     page = Seen(scene.env.shown)
     for _ in range(3):
         if not page.items:
             break
-        answers = yield {**_click(rng.choice(page.items).id)}
+        answers = yield _click(rng.choice(page.items).id)
         page = Seen(answers[0])
     yield say("Done.")
 
@@ -236,7 +236,7 @@ async def test_more_than_was_asked_for_is_wrong(shop):
     task = one_of(shop, "product")
     store = ShopPlay("product", task.metadata["seed"]).site.store
 
-    def expert_and_more(scene: Any, rng: Random) -> Iterator[Any]:
+    def expert_and_more(scene: Any, rng: Random) -> Expert:
         script = scene.env.expert(scene.task, rng)
         answers = None
         while True:

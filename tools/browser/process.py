@@ -124,6 +124,7 @@ class Process:
         finally:
             launching.cancel()
             receiving.cancel()
+            shutil.rmtree(folder, ignore_errors=True)  # this process of Python may end without a close
         self._stack.push_async_callback(_close_quietly, self._browser)
 
     @asynccontextmanager
