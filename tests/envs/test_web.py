@@ -215,8 +215,10 @@ async def test_a_model_cannot_write_its_own_reward(miniwob, shop):
     episode = await play(env, Lines(*lines), task)
     assert (episode.status, episode.reward, episode.rewards["solved"]) == ("finished", 0.0, 0.0)
     assert all("Only addresses" in call.observation.text for call in episode.calls[:2])
-    again = await play(env, Lines(write_call("goto", url="/miniwob/enter-text.html"), "Done."), task)
-    assert (again.reward, again.metadata["outcome"]["reason"]) == (0.0, "the page was left")
+    for name in ("enter-text", "click-test"):  # anew, or another one: begun by its own START, it would pay
+        again = await play(env, Lines(write_call("goto", url=f"/miniwob/{name}.html"), "Done."), task)
+        assert (again.reward, again.metadata["outcome"]["reason"]) == (0.0, "the page was left")
+        assert len(again.turns) == 1
     await env.browser.close()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import shutil
 import socket
 import tempfile
@@ -22,8 +21,6 @@ from agentrl.tools.browser.site import Site
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, BrowserContext
-
-logger = logging.getLogger(__name__)
 
 CLOSE_SECONDS = 5.0
 SWITCHES = (
