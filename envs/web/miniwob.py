@@ -17,7 +17,8 @@ HIDDEN = ("query", "reward-display", "click-canvas", "sync-task-cover")
 """What its own observations leave out too."""
 READY_TRIES = 100
 
-_START = """([seed, hidden]) => {
+_START = """([seed, hidden, mark]) => {
+    window.begunAs = mark;
     Math.seedrandom(seed);
     core.EPISODE_MAX_TIME = 24 * 3600 * 1000;
     if (window.jQuery) jQuery.fx.off = true;
@@ -26,8 +27,8 @@ _START = """([seed, hidden]) => {
 }"""
 _READY = "() => WOB_TASK_READY"
 _UTTERANCE = "() => { const said = core.getUtterance(); return said.utterance || said; }"
-_OUTCOME = """() => ({
-    started: window.core !== undefined && core.ept0 !== null && core.ept0 !== undefined,
+_OUTCOME = """mark => ({
+    here: window.begunAs === mark,
     done: window.WOB_DONE_GLOBAL, raw: window.WOB_RAW_REWARD_GLOBAL, reason: window.WOB_REWARD_REASON,
 })"""
 
@@ -53,10 +54,11 @@ class MiniWob(Play):
 
     def __init__(self, name: str, seed: int) -> None:
         super().__init__(name, seed)
+        self._mark = f"{name} {seed}"  # tells the document that began from one that was opened later
         self.site = Folder(pages_folder(), f"/miniwob/{name}.html")
 
     async def begin(self, opened: OpenPage) -> str:
-        await opened.do(opened.page.evaluate(_START, [str(self.seed), list(HIDDEN)]))
+        await opened.do(opened.page.evaluate(_START, [str(self.seed), list(HIDDEN), self._mark]))
         for _ in range(READY_TRIES):
             if await opened.do(opened.page.evaluate(_READY)):
                 break
@@ -67,8 +69,8 @@ class MiniWob(Play):
     async def outcome(self, opened: OpenPage, episode: Trajectory | None = None) -> Outcome:
         """As the page judges, without its discount for time. One that was left or loaded anew is over, for
         nothing."""
-        found: dict[str, Any] = await opened.do(opened.page.evaluate(_OUTCOME))
-        if not found["started"]:
+        found: dict[str, Any] = await opened.do(opened.page.evaluate(_OUTCOME, self._mark))
+        if not found["here"]:
             return Outcome(True, 0.0, "the page was left")
         done = bool(found["done"])
         return Outcome(done, float(found["raw"]) if done else 0.0, str(found["reason"] or ""))

@@ -135,7 +135,7 @@ def random_clicks(scene: Any, rng: Random) -> Expert:
     for _ in range(3):
         if not page.items:
             break
-        answers = yield {**_click(rng.choice(page.items).id)}
+        answers = yield _click(rng.choice(page.items).id)
         page = Seen(answers[0])
     yield say("Done.")
 
@@ -145,7 +145,7 @@ def _click(number: int) -> dict[str, Any]:
     return {"role": "assistant", "tool_calls": [{"type": "function", "function": function}]}
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 async def test_every_task_is_solved_and_miniwobs_own_reward_agrees():
     theirs, env = rewards_of_miniwob(), Witness(browser=SLOW_MACHINE, size=8 * len(SCRIPTS))
     env.said, places = {}, asyncio.Semaphore(TOGETHER)
@@ -165,9 +165,9 @@ async def test_every_task_is_solved_and_miniwobs_own_reward_agrees():
     assert not [
         e.task.id for e in experts if (e.status, e.reward, e.rewards["solved"]) != ("finished", 1.0, 1.0)
     ]
-    others = await asyncio.gather(*(judged(ScriptedPolicy(make_chat(), random_clicks), t) for t in tasks))
+    others = await asyncio.gather(*(judged(ScriptedPolicy(make_chat(), random_clicks), t) for t in tasks[::3]))
     solved = sum(episode.rewards["solved"] for episode in others)
-    assert solved < len(tasks) / 3 and any(episode.rewards["score"] < 0 for episode in others)
+    assert solved < len(others) / 3 and any(episode.rewards["score"] < 0 for episode in others)
     nothing = await asyncio.gather(*(judged(Lines("Done."), task) for task in tasks[:5]))
     assert {episode.reward for episode in nothing} == {0.0}
     await env.browser.close()
@@ -215,8 +215,10 @@ async def test_a_model_cannot_write_its_own_reward(miniwob, shop):
     episode = await play(env, Lines(*lines), task)
     assert (episode.status, episode.reward, episode.rewards["solved"]) == ("finished", 0.0, 0.0)
     assert all("Only addresses" in call.observation.text for call in episode.calls[:2])
-    again = await play(env, Lines(write_call("goto", url="/miniwob/enter-text.html"), "Done."), task)
-    assert (again.reward, again.metadata["outcome"]["reason"]) == (0.0, "the page was left")
+    for name in ("enter-text", "click-test"):  # anew, or another one: begun by its own START, it would pay
+        again = await play(env, Lines(write_call("goto", url=f"/miniwob/{name}.html"), "Done."), task)
+        assert (again.reward, again.metadata["outcome"]["reason"]) == (0.0, "the page was left")
+        assert len(again.turns) == 1
     await env.browser.close()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 import socket
 from collections.abc import Iterator
@@ -13,8 +12,6 @@ from agentrl.tools.browser.site import Site
 
 if TYPE_CHECKING:
     from aiohttp import web
-
-logger = logging.getLogger(__name__)
 
 HEADER = "X-Agentrl-Episode"
 """Names the episode in every request of its browser. Pages cannot read it and do not know another's."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urljoin, urlsplit
 
 from agentrl import DefinitionError, Image, SessionLost, ToolError
+from agentrl.tools.browser.scripts import SCROLL, SELECT, SET_VALUE, SPOT, TICK
 from agentrl.tools.browser.view import Element, Numbers, View, make_view, nameless, read_marks
 
 if TYPE_CHECKING:
@@ -32,42 +33,6 @@ WRITTEN = {"textbox", "searchbox", "combobox", "spinbutton"}
 SET = {"Date", "DateTime", "InputTime", "ColorWell", "slider"}
 WORLD = "agentrl"
 
-_TICK = "() => new Promise(done => setTimeout(() => setTimeout(done)))"
-_SET_VALUE = """function (value) {
-    this.focus(); this.value = value;
-    for (const kind of ["input", "change"]) this.dispatchEvent(new Event(kind, {bubbles: true}));
-    return this.value;
-}"""
-_SELECT = """function (wanted) {
-    const plain = text => text.trim().replace(/\\s+/g, " ");
-    const found = Array.from(this.options || []).find(
-        option => !option.disabled && (plain(option.text) === plain(wanted) || option.value === wanted));
-    if (!found) return false;
-    this.focus(); found.selected = true;
-    for (const kind of ["input", "change"]) this.dispatchEvent(new Event(kind, {bubbles: true}));
-    return true;
-}"""
-_SPOT = """function () {
-    const boxes = Array.from(this.getClientRects()).filter(box => box.width > 0 && box.height > 0);
-    const parts = [0.5, 0.2, 0.8, 0.05, 0.95];
-    for (const box of boxes) for (const across of parts) for (const down of parts) {
-        const [x, y] = [box.left + across * box.width, box.top + down * box.height];
-        const hit = this.getRootNode().elementFromPoint(x, y);
-        if (hit && this.contains(hit)) return [x, y];
-    }
-    return boxes.length ? [boxes[0].left + boxes[0].width / 2, boxes[0].top + boxes[0].height / 2] : null;
-}"""
-_SCROLL = """function (x, y) {
-    const root = document.scrollingElement || document.documentElement;
-    let place = this.nodeType === Node.ELEMENT_NODE ? this : this.parentElement || root;
-    const roomy = box => box.scrollHeight > box.clientHeight + 1 || box.scrollWidth > box.clientWidth + 1;
-    const scrolls = box => /auto|scroll/.test(getComputedStyle(box).overflow) || box.tagName === "TEXTAREA";
-    while (place !== root && !(roomy(place) && scrolls(place))) place = place.parentElement || root;
-    const before = [place.scrollLeft, place.scrollTop];
-    const size = place === root ? [innerWidth, innerHeight] : [place.clientWidth, place.clientHeight];
-    place.scrollBy({left: x * size[0] * 0.8, top: y * size[1] * 0.8, behavior: "instant"});
-    return before[0] !== place.scrollLeft || before[1] !== place.scrollTop;
-}"""
 _STEPS: dict[Direction, tuple[int, int]] = {"up": (0, -1), "down": (0, 1), "left": (-1, 0), "right": (1, 0)}
 
 
@@ -295,7 +260,7 @@ class Page:
         async with self._guarded("type"):
             await self._cdp.send("DOM.scrollIntoViewIfNeeded", {"backendNodeId": element.id})
             if element.role in SET:
-                if await self._call(element, _SET_VALUE, text) != text:
+                if await self._call(element, SET_VALUE, text) != text:
                     raise ToolError(f"[{number}] does not take {text[:100]!r}.")
             else:
                 await self._write(element, text)
@@ -317,7 +282,7 @@ class Page:
         """Choose an option of a list; of one that takes several, one more."""
         element = self._element(number)
         async with self._guarded("select"):
-            if not await self._call(element, _SELECT, option):
+            if not await self._call(element, SELECT, option):
                 known = ", ".join(element.options[:20]) or "none"
                 raise ToolError(f"[{number}] has no option {option[:100]!r}; it has: {known}.")
             await self._settle()
@@ -326,7 +291,7 @@ class Page:
         """Scroll the page, or what an element lies in."""
         async with self._guarded("scroll"):
             element = Element(self._numbers.document, "") if number is None else self._element(number)
-            if not await self._call(element, _SCROLL, *_STEPS[direction]):
+            if not await self._call(element, SCROLL, *_STEPS[direction]):
                 raise ToolError(f"It cannot be scrolled {direction} any further.")
             await self._settle()
 
@@ -346,7 +311,7 @@ class Page:
 
         try:
             await self._cdp.send("DOM.scrollIntoViewIfNeeded", {"backendNodeId": element.id})
-            spot = await self._call(element, _SPOT)
+            spot = await self._call(element, SPOT)
         except Error as problem:
             if self.lost:
                 raise
@@ -383,7 +348,7 @@ class Page:
 
         while True:
             try:
-                await self._tab.evaluate(_TICK)
+                await self._tab.evaluate(TICK)
             except Error:  # the document has gone while it was asked
                 if self.lost:
                     raise

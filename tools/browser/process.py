@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import shutil
 import socket
 import tempfile
@@ -22,8 +21,6 @@ from agentrl.tools.browser.site import Site
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, BrowserContext
-
-logger = logging.getLogger(__name__)
 
 CLOSE_SECONDS = 5.0
 SWITCHES = (
@@ -124,6 +121,7 @@ class Process:
         finally:
             launching.cancel()
             receiving.cancel()
+            shutil.rmtree(folder, ignore_errors=True)  # this process of Python may end without a close
         self._stack.push_async_callback(_close_quietly, self._browser)
 
     @asynccontextmanager
