@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.padding import Padding
@@ -20,6 +22,7 @@ from agentrl.env import Env
 from agentrl.errors import ConfigError, InfrastructureError
 from agentrl.inspect.person import UNHURRIED_SECONDS, PersonPolicy
 from agentrl.inspect.plain import in_bytes, plain_chat
+from agentrl.observation import Picture
 from agentrl.rollout import EpisodeRunner, Scene, succeeded
 from agentrl.rollout.pictures import described
 from agentrl.scoring import components_of
@@ -35,10 +38,11 @@ HOW = (
 
 
 class TerminalDesk:
-    """A terminal, or a pipe."""
+    """A terminal, or a pipe. Images are written to files, which stay."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._folder: Path | None = None
         self._lines = Lines("> ")
 
     def open(self, scene: Scene) -> None:
@@ -61,6 +65,15 @@ class TerminalDesk:
                 self._console.print(Padding(Text(shown, style="dim"), (0, 0, 0, 2)))
             if content := described(message):
                 self._console.print(Padding(Text(printable(content)), (0, 0, 0, 2)))
+
+    def picture(self, picture: Picture) -> None:
+        """Write an image to a file and tell its path."""
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="agentrl-play-"))
+        path = self._folder / f"{picture.sha256[:12]}.png"
+        path.write_bytes(picture.png)
+        line = f"image of {picture.width} x {picture.height} pixels: {path}"
+        self._console.print(Text(line, style="magenta"), soft_wrap=True)
 
     def refuse(self, why: str) -> None:
         """Say what is wrong with a line."""

@@ -28,6 +28,9 @@ class Desk(Protocol):
     def show(self, messages: Sequence[Message]) -> None:
         """Show what came back."""
 
+    def picture(self, picture: Picture) -> None:
+        """Show an image that the model would see, once."""
+
     def refuse(self, why: str) -> None:
         """Say why what was written cannot be taken."""
 
@@ -48,10 +51,12 @@ class PersonPolicy:
         self._scene: Scene | None = None
         self.shown = 0
         """How many messages of the dialogue the person has seen or written."""
+        self._pictures: set[str] = set()
 
     def begin(self, episode: str, scene: Scene) -> None:
         """Show the episode's opening."""
         self._scene, self.shown = scene, len(scene.messages)
+        self._pictures.clear()
         self._desk.open(scene)
 
     def end(self, episode: str) -> None:
@@ -70,6 +75,10 @@ class PersonPolicy:
         assert scene is not None
         if news := scene.messages[self.shown :]:
             self._desk.show(news)
+        for picture in images:
+            if picture.sha256 not in self._pictures:
+                self._pictures.add(picture.sha256)
+                self._desk.picture(picture)
         ids = written(self._chat, scene, await self._turn(scene))
         self.shown = len(scene.messages) + 1
         return as_generated(ids, sampling, 0.0, 0)

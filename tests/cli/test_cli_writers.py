@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +162,37 @@ def test_a_line_of_a_pipe_that_is_no_call_ends_it() -> None:
 
 
 # ---- envs play ----------------------------------------------------------------------------------
+
+
+PAINTER = """
+import io
+from PIL import Image as Pillow
+from agentrl import Env, Image, Task, reward, tool
+class Painter(Env):
+    def tasks(self, split):
+        return [Task(f"{split}: which colour?", answer="red")]
+    @tool
+    def look(self, wide: int) -> Image:
+        file = io.BytesIO()
+        Pillow.new("RGB", (wide, 40), "red").save(file, "PNG")
+        return Image(file.getvalue())
+    @reward
+    def right(self, episode):
+        return float(episode.final_text == episode.task.answer)
+"""
+
+
+def test_a_person_finds_the_images_in_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import Image as Pillow
+
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    Path("painter.py").write_text(PAINTER)
+    played = call("envs", "play", "./painter.py", stdin="look wide=60\nlook wide=50\nred\n")
+    assert played.exit_code == 0 and "solved" in played.output, played.output
+    shown = {line.rpartition(": ")[2].strip() for line in played.output.splitlines() if "pixels: " in line}
+    paths = set(folder.glob("agentrl-play-*/*.png"))
+    assert len(paths) == 2 and shown == {str(path) for path in paths}
+    assert {Pillow.open(io.BytesIO(path.read_bytes())).size for path in paths} == {(60, 40), (50, 40)}
 
 
 def test_a_person_plays_an_episode_to_its_rewards(folder: Path) -> None:

@@ -11,6 +11,7 @@ from agentrl import DataError, Env, SessionLost, Task, Trajectory, reward, tool
 from agentrl.config import Rollout
 from agentrl.inspect.person import PersonPolicy
 from agentrl.inspect.plain import in_bytes, plain_chat
+from agentrl.observation import Picture
 from agentrl.rollout import EpisodeRunner, Scene
 
 
@@ -46,12 +47,16 @@ class Desk:
         self.opening: list[Any] = []
         self.seen: list[str] = []
         self.refused: list[str] = []
+        self.pictures: list[Picture] = []
 
     def open(self, scene: Scene) -> None:
         self.opening = [[message["content"] for message in scene.messages], [*scene.tools]]
 
     def show(self, messages: Sequence[dict[str, Any]]) -> None:
         self.seen += [f"{message['role']}: {message['content']}" for message in messages]
+
+    def picture(self, picture: Picture) -> None:
+        self.pictures.append(picture)
 
     def refuse(self, why: str) -> None:
         self.refused.append(why)

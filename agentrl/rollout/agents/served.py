@@ -154,8 +154,8 @@ class ServedAttempt(Attempt):
             return sampling
         return dataclasses.replace(
             sampling,
-            temperature=sampling.temperature if request.temperature is None else request.temperature,
-            top_p=sampling.top_p if request.top_p is None else request.top_p,
+            temperature=sampling.temperature if request.temperature is None else float(request.temperature),
+            top_p=sampling.top_p if request.top_p is None else float(request.top_p),
         )
 
     # The record
