@@ -114,13 +114,14 @@ def runner(env: Env, policy: Any, sandbox: Sandbox | None, chat: Chat = CHAT, **
         env,
         chat,
         policy,
-        make_limits(**{"episode_seconds": 100.0, **limits}),
+        make_limits(**{"episode_seconds": 600.0, **limits}),
         sandbox=sandbox,
         events=Recorder(),
     )
 
 
 CALL = write_call("camera")
+pytestmark = pytest.mark.timeout(600)
 
 
 async def test_a_tools_picture_reaches_the_policy_and_the_trajectory(sandbox: Sandbox) -> None:
