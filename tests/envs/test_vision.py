@@ -18,7 +18,7 @@ import samples
 from PIL import Image
 from rollout_support import Recorder, make_limits
 
-from agentrl import ConfigError, DataError, Task, Trajectory, call, say
+from agentrl import ConfigError, DataError, Snapshot, Task, Trajectory, call, say, tool
 from agentrl.config import load_config
 from agentrl.envs.vision import Vision, drawing
 from agentrl.envs.vision.puzzles import COLORS, KINDS, SIDES, Showing, weave
@@ -205,6 +205,37 @@ async def test_parts_of_parts_can_be_looked_at(sandbox):
     episode = await play(env, sandbox, task, script)
     texts = [each.observation.text for each in episode.calls]
     assert texts == ["Image 2: 112 x 112", "Image 3: 28 x 28", "There is no image 9; they go from 1 to 3."]
+
+
+@in_the_sandbox
+async def test_a_restored_world_has_its_own_album(sandbox):
+    """Images made after the snapshot are gone, and the next one takes their number."""
+    taken: list[Snapshot] = []
+
+    class Returning(Vision):
+        @tool
+        async def mark(self) -> str:
+            """Remember this moment."""
+            taken.append(await self.snapshot())
+            return "marked"
+
+        @tool
+        async def back(self) -> str:
+            """Go back to it."""
+            await self.restore(taken[0])
+            return "back"
+
+    def script(scene, rng):
+        for name, arguments in (("zoom", {"part": 1}), ("mark", {}), ("zoom", {"part": 1}), ("back", {})):
+            yield call(name, **arguments)
+        yield call("zoom", part=1)
+        yield say("")
+
+    env = Returning(**SMALL, size=16)
+    episode = await play(env, sandbox, env.tasks("test")[0], script)
+    texts = [each.observation.text for each in episode.calls]
+    assert texts[0] == "Image 2: 112 x 112" and texts[2] == texts[4] == "Image 3: 112 x 112"
+    await taken[0].close()
 
 
 # ---- rows -------------------------------------------------------------------------------------
