@@ -97,7 +97,7 @@ class Office(Env):
     # ---- tools ----------------------------------------------------------------------------------
 
     @tool
-    def events(self, day: str = "") -> str:
+    async def events(self, day: str = "") -> str:
         """See the calendar.
 
         Args:
@@ -106,7 +106,7 @@ class Office(Env):
         return world.events(self.state, day)
 
     @tool
-    def add_event(self, title: str, day: str, hour: int, people: str) -> str:
+    async def add_event(self, title: str, day: str, hour: int, people: str) -> str:
         """Add an event to the calendar.
 
         Args:
@@ -118,7 +118,7 @@ class Office(Env):
         return world.add_event(self.state, title, day, hour, people)
 
     @tool
-    def move_event(self, event_id: str, day: str, hour: int) -> str:
+    async def move_event(self, event_id: str, day: str, hour: int) -> str:
         """Move an event to another time.
 
         Args:
@@ -129,7 +129,7 @@ class Office(Env):
         return world.move_event(self.state, event_id, day, hour)
 
     @tool
-    def delete_event(self, event_id: str) -> str:
+    async def delete_event(self, event_id: str) -> str:
         """Delete an event.
 
         Args:
@@ -138,7 +138,7 @@ class Office(Env):
         return world.delete_event(self.state, event_id)
 
     @tool
-    def busy(self, name: str, day: str) -> str:
+    async def busy(self, name: str, day: str) -> str:
         """See when somebody else is busy.
 
         Args:
@@ -148,7 +148,7 @@ class Office(Env):
         return world.busy(self.state, name, day)
 
     @tool
-    def list_files(self, folder: str = "") -> str:
+    async def list_files(self, folder: str = "") -> str:
         """List files.
 
         Args:
@@ -157,7 +157,7 @@ class Office(Env):
         return world.list_files(self.state, folder)
 
     @tool
-    def read_file(self, path: str) -> str:
+    async def read_file(self, path: str) -> str:
         """Read a file.
 
         Args:
@@ -166,7 +166,7 @@ class Office(Env):
         return world.read_file(self.state, path)
 
     @tool
-    def write_file(self, path: str, text: str) -> str:
+    async def write_file(self, path: str, text: str) -> str:
         """Write a file, replacing what it held.
 
         Args:
@@ -176,7 +176,7 @@ class Office(Env):
         return world.write_file(self.state, path, text)
 
     @tool
-    def move_file(self, path: str, to: str) -> str:
+    async def move_file(self, path: str, to: str) -> str:
         """Move a file.
 
         Args:
@@ -186,7 +186,7 @@ class Office(Env):
         return world.move_file(self.state, path, to)
 
     @tool
-    def inbox(self, sender: str = "") -> str:
+    async def inbox(self, sender: str = "") -> str:
         """Read messages, the oldest first.
 
         Args:
@@ -195,7 +195,7 @@ class Office(Env):
         return world.inbox(self.state, sender)
 
     @tool
-    def send(self, to: str, text: str) -> str:
+    async def send(self, to: str, text: str) -> str:
         """Send a message.
 
         Args:

@@ -138,7 +138,7 @@ class Retail(Env):
     # ---- tools ----------------------------------------------------------------------------------
 
     @tool
-    def find_user(self, email: str = "", name: str = "", postcode: str = "") -> str:
+    async def find_user(self, email: str = "", name: str = "", postcode: str = "") -> str:
         """Find a user by email, or by name and postcode.
 
         Args:
@@ -171,7 +171,7 @@ class Retail(Env):
         return "" if found is None else f"{found['variant']} {found['product']}"
 
     @tool
-    def get_order(self, order_id: str) -> str:
+    async def get_order(self, order_id: str) -> str:
         """Look at an order.
 
         Args:
@@ -189,7 +189,7 @@ class Retail(Env):
         return "\n".join(lines)
 
     @tool
-    def get_product(self, product: str) -> str:
+    async def get_product(self, product: str) -> str:
         """See the variants of a product.
 
         Args:
@@ -205,7 +205,7 @@ class Retail(Env):
         )
 
     @tool
-    def cancel_order(self, order_id: str) -> str:
+    async def cancel_order(self, order_id: str) -> str:
         """Cancel an order.
 
         Args:
@@ -214,7 +214,7 @@ class Retail(Env):
         return self._change("cancel_order", order_id=order_id)
 
     @tool
-    def change_address(self, order_id: str, address: str) -> str:
+    async def change_address(self, order_id: str, address: str) -> str:
         """Send an order to another address.
 
         Args:
@@ -224,7 +224,7 @@ class Retail(Env):
         return self._change("change_address", order_id=order_id, address=shop.plain(address))
 
     @tool
-    def return_item(self, order_id: str, item_id: str) -> str:
+    async def return_item(self, order_id: str, item_id: str) -> str:
         """Take an item back.
 
         Args:
@@ -234,7 +234,7 @@ class Retail(Env):
         return self._change("return_item", order_id=order_id, item_id=item_id)
 
     @tool
-    def exchange_item(self, order_id: str, item_id: str, new_item_id: str) -> str:
+    async def exchange_item(self, order_id: str, item_id: str, new_item_id: str) -> str:
         """Exchange an item for another variant.
 
         Args:

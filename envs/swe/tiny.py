@@ -94,8 +94,8 @@ def value(formula: str, x: int, y: int) -> int:
     """The value of ``x op y op number``, with the usual precedence."""
     _, one, _, two, number = formula.split()
     if two == "*" and one != "*":
-        return OPERATORS[one](x, y * int(number))
-    return OPERATORS[two](OPERATORS[one](x, y), int(number))
+        return int(OPERATORS[one](x, y * int(number)))
+    return int(OPERATORS[two](OPERATORS[one](x, y), int(number)))
 
 
 def written(name: str, documented: str, formula: str) -> str:

@@ -19,7 +19,16 @@ OPEN = {"dataset", "gym", "openenv"}  # they have no tasks of their own to audit
 
 TASKS = 10  # so many that a single lucky guess is no finding
 
-SETTINGS: dict[str, list[str]] = {"math": ["env_options={size: 200}"]}
+FEW = {"web": 3}  # each episode opens a page
+
+SETTINGS: dict[str, list[str]] = {
+    "math": ["env_options={size: 200}"],
+    "office": ["env_options={difficulty: 2, size: 80}"],
+    "retail": ["env_options={difficulty: 2, size: 80}"],
+    "swe": ["env_options={size: 200}"],
+    "textworld": ["env_options={difficulty: 1, size: 40}"],  # games are made, a second or two each
+    "web": ["env_options={size: 40, kinds: [click-checkboxes-transfer, enter-text]}"],
+}
 """What keeps an environment's tasks few, or stands in for a service it needs."""
 
 
@@ -28,7 +37,7 @@ SETTINGS: dict[str, list[str]] = {"math": ["env_options={size: 200}"]}
 async def test_no_attack_is_paid(name: str) -> None:
     config, env = load(SHIPPED[name], SETTINGS.get(name, []))
     async with open_sandbox() as sandbox:
-        report = await audit(env, config.rollout, tasks=TASKS, sandbox=sandbox)
+        report = await audit(env, config.rollout, tasks=FEW.get(name, TASKS), sandbox=sandbox)
     paid = [(found.attack.name, found.gain, found.problem) for found in report.found]
     assert not paid
     assert len(report.outcomes) > 30

@@ -12,8 +12,9 @@ from typing import Any
 import psutil
 import pytest
 from rollout_support import Lines, make_chat, make_runner, write_call
+from small_sites import main_processes
 
-from agentrl import ConfigError, SessionLost, Task, ToolContext, Trajectory, say
+from agentrl import ConfigError, Expert, SessionLost, Task, ToolContext, Trajectory, say
 from agentrl.config import load_config
 from agentrl.envs.web import Web
 from agentrl.envs.web.miniwob import pages_folder
@@ -129,7 +130,7 @@ class Witness(Web):
         return await super()._outcome(episode)
 
 
-def random_clicks(scene: Any, rng: Random) -> Iterator[Any]:
+def random_clicks(scene: Any, rng: Random) -> Expert:
     page = Seen(scene.env.shown)
     for _ in range(3):
         if not page.items:
@@ -235,11 +236,11 @@ async def test_more_than_was_asked_for_is_wrong(shop):
     task = one_of(shop, "product")
     store = ShopPlay("product", task.metadata["seed"]).site.store
 
-    def expert_and_more(scene: Any, rng: Random) -> Iterator[Any]:
+    def expert_and_more(scene: Any, rng: Random) -> Expert:
         script = scene.env.expert(scene.task, rng)
-        answers = None
+        answers: list[str] = []
         while True:
-            message = next(script) if answers is None else script.send(answers)
+            message = script.send(answers) if answers else next(script)
             if "tool_calls" not in message:
                 break
             answers = yield message
@@ -336,11 +337,7 @@ class Killing(Web):
 
     async def _watch(self):
         if not self.killed:
-            main = [
-                process
-                for process in psutil.Process().children(recursive=True)
-                if "chrom" in process.name() and not any("--type=" in word for word in process.cmdline())
-            ]
+            main = main_processes()
             self.killed += [process.pid for process in main]
             for process in main:
                 process.kill()

@@ -31,7 +31,8 @@ from agentrl.tools.browser import Browser, Folder, OpenPage, Site
 START = """<title>Start</title><h1>Hello</h1><p>Some <b>bold</b> text</p><a href="/next">Next</a>
 <label>Name <input id="name"></label><input type="checkbox" id="box"><label for="box">Yes</label>
 <select aria-label="Fruit"><option>Apple</option><option>Pear</option></select>
-<button onclick="said.textContent = 'Hi ' + document.getElementById('name').value">Greet</button><div><span id="said">-</span></div><span onclick="this.textContent = 'clicked'">a span</span>"""
+<button onclick="said.textContent = 'Hi ' + document.getElementById('name').value">Greet</button>
+<div><span id="said">-</span></div><span onclick="this.textContent = 'clicked'">a span</span>"""
 NEXT = "<h1>Second</h1><div style='height: 9000px'>tall</div>"
 GENEROUS = 60.0
 

@@ -47,6 +47,16 @@ _SELECT = """function (wanted) {
     for (const kind of ["input", "change"]) this.dispatchEvent(new Event(kind, {bubbles: true}));
     return true;
 }"""
+_SPOT = """function () {
+    const boxes = Array.from(this.getClientRects()).filter(box => box.width > 0 && box.height > 0);
+    const parts = [0.5, 0.2, 0.8, 0.05, 0.95];
+    for (const box of boxes) for (const across of parts) for (const down of parts) {
+        const [x, y] = [box.left + across * box.width, box.top + down * box.height];
+        const hit = this.getRootNode().elementFromPoint(x, y);
+        if (hit && this.contains(hit)) return [x, y];
+    }
+    return boxes.length ? [boxes[0].left + boxes[0].width / 2, boxes[0].top + boxes[0].height / 2] : null;
+}"""
 _SCROLL = """function (x, y) {
     const root = document.scrollingElement || document.documentElement;
     let place = this.nodeType === Node.ELEMENT_NODE ? this : this.parentElement || root;
@@ -271,7 +281,7 @@ class Page:
         if element.role == "option":
             raise ToolError(f"[{number}] is an option of a list: use select on the list.")
         async with self._guarded("click"):
-            x, y = await self._middle(element, number)
+            x, y = await self._spot(element, number)
             await self._tab.mouse.click(x, y)
             await self._settle()
 
@@ -330,22 +340,20 @@ class Page:
             raise ToolError(f"There is no [{number}] on the page now. Read the page.")
         return found
 
-    async def _middle(self, element: Element, number: int) -> tuple[float, float]:
+    async def _spot(self, element: Element, number: int) -> tuple[float, float]:
+        """Where in the window to click: the first spot at which the element is not covered by another."""
         from playwright.async_api import Error
 
-        node = {"backendNodeId": element.id}
         try:
-            await self._cdp.send("DOM.scrollIntoViewIfNeeded", node)
-            quads = (await self._cdp.send("DOM.getContentQuads", node))["quads"]
+            await self._cdp.send("DOM.scrollIntoViewIfNeeded", {"backendNodeId": element.id})
+            spot = await self._call(element, _SPOT)
         except Error as problem:
             if self.lost:
                 raise
             raise ToolError(f"[{number}] is not visible now.") from problem
-        for quad in quads:
-            x, y = sum(quad[0::2]) / 4, sum(quad[1::2]) / 4
-            if abs(quad[4] - quad[0]) > 0 and abs(quad[5] - quad[1]) > 0:
-                return x, y
-        raise ToolError(f"[{number}] is not visible now.")
+        if spot is None:
+            raise ToolError(f"[{number}] is not visible now.")
+        return float(spot[0]), float(spot[1])
 
     async def _call(self, element: Element, function: str, *arguments: Any) -> Any:
         """What a function of ours gives on an element, in a world that the page's scripts do not share."""

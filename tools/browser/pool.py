@@ -127,11 +127,12 @@ class Pool:
         """The fullest browser that has room, or a new one; with a page of it taken."""
         assert self._starting is not None
         async with self._starting:
-            for process in [process for process in self._processes if not process.alive]:
-                self._end(process)
+            for dead in [process for process in self._processes if not process.alive]:
+                self._end(dead)
             roomy = [process for process, pages in self._processes.items() if pages < self._per_browser]
-            process = max(roomy, key=lambda each: self._processes[each], default=None)
-            if process is None:
+            if roomy:
+                process = max(roomy, key=lambda each: self._processes[each])
+            else:
                 process = Process(self._limits)
                 await process.start()
                 self._processes[process] = 0

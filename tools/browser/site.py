@@ -20,7 +20,7 @@ class Site(ABC):
     """The server of one episode. Its browser reaches nothing else.
 
     Attributes:
-        host: the name under which it is reached.
+        host: the name under which it is reached; one that ends in ``.test``.
         start: path of the page that an episode begins with.
     """
 

@@ -52,7 +52,7 @@ class Reporter:
             data = data[self._write(self._pipe, data) :]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        outcome = report.outcome
+        outcome: str = report.outcome
         if hasattr(report, "wasxfail"):
             outcome = "xfailed" if outcome == "skipped" else "xpassed"
         text = report.longreprtext if outcome == "failed" else ""

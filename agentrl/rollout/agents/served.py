@@ -152,9 +152,11 @@ class ServedAttempt(Attempt):
         sampling = dataclasses.replace(self._sampling, max_tokens=tokens, stop_strings=stops, seed=seed)
         if self._limits.agent_sampling == "run":
             return sampling
-        asked = {"temperature": request.temperature, "top_p": request.top_p}
-        wanted = {name: float(value) for name, value in asked.items() if value is not None}
-        return dataclasses.replace(sampling, **wanted)
+        return dataclasses.replace(
+            sampling,
+            temperature=sampling.temperature if request.temperature is None else request.temperature,
+            top_p=sampling.top_p if request.top_p is None else request.top_p,
+        )
 
     # The record
 
