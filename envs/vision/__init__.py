@@ -30,6 +30,7 @@ from agentrl.envs.vision import photos
 from agentrl.envs.vision.photos import OnBadRow
 from agentrl.envs.vision.puzzles import KINDS, USUAL, Box, Puzzle, Showing
 from agentrl.rewards.vision import correct, pixel_reasoner
+from agentrl.tools.untrusted import Invalid, Refused
 from agentrl.tools.untrusted.images import MOST_BYTES
 from agentrl.tools.vision import Album, Crop, DrawBox, MeasureColor, Ocr, Rotate, SelectFrames, Zoom
 from agentrl.tools.vision.album import Seen
@@ -158,8 +159,8 @@ class Vision(Env):
         """Draw or read the task's image, and take it into the episode's album.
 
         Raises:
-            DataError: its file cannot be decoded.
-            InfrastructureError: likewise, with ``on_bad_row=skip``; or the sandbox failed to draw.
+            DataError: its file is not there, or no image that can be used.
+            InfrastructureError: likewise, with ``on_bad_row=skip``; or the sandbox failed, or took too long.
         """
         album = Album(self.context, self.showing.shown_pixels)
         if self.data:
@@ -179,11 +180,11 @@ class Vision(Env):
     async def _read(self, album: Album, file: Path) -> Seen:
         try:
             if file.stat().st_size > MOST_BYTES:
-                raise ToolError(f"it has more than {MOST_BYTES} bytes")
+                raise Refused(f"It has more than {MOST_BYTES} bytes.")
             return await album.add(file.read_bytes(), file.suffix.lower())
         except (OSError, ToolError) as problem:
             told = f"The image {str(file)!r} cannot be used: {problem}"
-            if self.on_bad_row == "skip":
+            if self.on_bad_row == "skip" or not isinstance(problem, OSError | Refused | Invalid):
                 raise InfrastructureError(told) from problem
             raise DataError(
                 f"{told} Mend it, or pass on_bad_row=skip to make such episodes void."

@@ -18,7 +18,7 @@ import samples
 from PIL import Image
 from rollout_support import Recorder, make_limits
 
-from agentrl import ConfigError, DataError, Task, Trajectory, call, say
+from agentrl import ConfigError, DataError, Snapshot, Task, Trajectory, call, say, tool
 from agentrl.config import load_config
 from agentrl.envs.vision import Vision, drawing
 from agentrl.envs.vision.puzzles import COLORS, KINDS, SIDES, Showing, weave
@@ -27,6 +27,8 @@ from agentrl.registry import find_env, source_folder
 from agentrl.rollout import EpisodeRunner, ScriptedPolicy
 from agentrl.rollout.scripted import Script
 from agentrl.sandbox import NamespaceSandbox
+from agentrl.tools.untrusted import Interrupted
+from agentrl.tools.vision import Album
 
 SMALL: dict[str, Any] = {"kinds": ["weave"], "tools": ["zoom"], "shown_pixels": 112 * 112}
 WIDE = {"max_prompt_tokens": 20_000, "max_trajectory_tokens": 100_000, "max_turn_tokens": 4000,
@@ -161,8 +163,9 @@ async def test_what_the_model_sees_of_a_weave(sandbox):
     whole, part = (episode.pictures[name] for name in episode.segments[0].images)
     assert (whole.width, whole.height) == (part.width, part.height) == (112, 112)
     assert episode.calls[0].observation.text == "Image 2: 112 x 112"
-    colors = [len(set(Image.open(io.BytesIO(picture.png)).getdata())) for picture in (whole, part)]
-    assert colors == [2, 5]
+    pixels = [Image.open(io.BytesIO(picture.png)).tobytes() for picture in (whole, part)]
+    colors = [{raw[at : at + 3] for at in range(0, len(raw), 3)} for raw in pixels]
+    assert [len(found) for found in colors] == [2, 5]
 
 
 @in_the_sandbox
@@ -205,6 +208,37 @@ async def test_parts_of_parts_can_be_looked_at(sandbox):
     episode = await play(env, sandbox, task, script)
     texts = [each.observation.text for each in episode.calls]
     assert texts == ["Image 2: 112 x 112", "Image 3: 28 x 28", "There is no image 9; they go from 1 to 3."]
+
+
+@in_the_sandbox
+async def test_a_restored_world_has_its_own_album(sandbox):
+    """Images made after the snapshot are gone, and the next one takes their number."""
+    taken: list[Snapshot] = []
+
+    class Returning(Vision):
+        @tool
+        async def mark(self) -> str:
+            """Remember this moment."""
+            taken.append(await self.snapshot())
+            return "marked"
+
+        @tool
+        async def back(self) -> str:
+            """Go back to it."""
+            await self.restore(taken[0])
+            return "back"
+
+    def script(scene, rng):
+        for name, arguments in (("zoom", {"part": 1}), ("mark", {}), ("zoom", {"part": 1}), ("back", {})):
+            yield call(name, **arguments)
+        yield call("zoom", part=1)
+        yield say("")
+
+    env = Returning(**SMALL, size=16)
+    episode = await play(env, sandbox, env.tasks("test")[0], script)
+    texts = [each.observation.text for each in episode.calls]
+    assert texts[0] == "Image 2: 112 x 112" and texts[2] == texts[4] == "Image 3: 112 x 112"
+    await taken[0].close()
 
 
 # ---- rows -------------------------------------------------------------------------------------
@@ -295,6 +329,18 @@ async def test_an_image_that_cannot_be_used_stops_the_run_or_voids_the_episode(
     env = Vision(data=str(tmp_path), on_bad_row="skip")
     episode = await play(env, sandbox, env.tasks("test")[0])
     assert (episode.status, episode.reward) == ("void", None) and words in episode.reason
+
+
+@in_the_sandbox
+async def test_an_image_that_a_crowded_machine_does_not_decode_in_time_voids(tmp_path, sandbox, monkeypatch):
+    async def slow(*_: object) -> None:
+        raise Interrupted("Stopped: it took longer than 71 s.")
+
+    monkeypatch.setattr(Album, "add", slow)
+    (tmp_path / "a.png").write_bytes(samples.image("PNG"))
+    write(tmp_path / "test.jsonl", GOOD)
+    env = Vision(data=str(tmp_path))
+    assert (await play(env, sandbox, env.tasks("test")[0])).status == "void"
 
 
 @in_the_sandbox

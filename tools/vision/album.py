@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agentrl import Image, ToolContext, ToolError
-from agentrl.tools.untrusted import Unanswered
+from agentrl import Image, ToolContext
+from agentrl.tools.untrusted import Refused, Unanswered
 from agentrl.tools.untrusted.images import MOST_BYTES, MOST_PIXELS, Step
 from agentrl.tools.untrusted.inside import ask
 
@@ -139,7 +139,7 @@ class Album:
         """
         name = f"incoming{suffix}"
         if len(data) > MOST_BYTES:
-            raise ToolError(f"The image file has more than {MOST_BYTES} bytes.")
+            raise Refused(f"The image file has more than {MOST_BYTES} bytes.")
         await (await self.session()).put(name, data)
         return await self.adopt(name)
 
