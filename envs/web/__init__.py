@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from agentrl import (
     ConfigError,
@@ -70,7 +70,7 @@ class Web(Env):
         actions: Sequence[str] | None = None,
         opening: int = 4000,
         expert_rate: float = 1.0,
-        browser: Mapping[str, object] | None = None,
+        browser: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if where not in WORLDS:
@@ -85,7 +85,7 @@ class Web(Env):
         self.size, self.seed, self.opening, self.expert_rate = size, seed, opening, expert_rate
         wide = {"width": 500, "height": 320} if where == "miniwob" else {}
         options = {"actions": tuple(actions or offered), "load_seconds": 20.0, **wide, **(browser or {})}
-        self.browser = Browser(**options)  # type: ignore[arg-type]
+        self.browser = Browser(**options)
         self.tools = (self.browser,)
         self.opened: OpenPage | None = None
         self.asked, self.shown = "", ""
