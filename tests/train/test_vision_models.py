@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -96,7 +97,8 @@ def test_fitting_sees_the_pictures() -> None:
         ([], "none"),
     ):
         opening = [*map(part_of, shown), {"type": "text", "text": "?"}]
-        said = [{"role": "user", "content": opening}, {"role": "assistant", "content": text}]
+        said: list[dict[str, Any]] = [{"role": "user", "content": opening}]
+        said.append({"role": "assistant", "content": text})
         ids, sampled = chat.render_demonstration(said)
         rows.append(Example(ids, sampled, shown))
         with torch.no_grad():
