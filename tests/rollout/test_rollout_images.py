@@ -163,7 +163,8 @@ async def test_an_opening_picture_that_is_too_large_is_shrunk_and_the_model_is_t
 async def test_images_that_may_do_harm_are_refused_and_the_model_told(sandbox: Sandbox) -> None:
     policy = Seeing(CALL, "none")
     env = Env(tools=[camera(*(image for image, _ in REFUSED.values()), Image(PNG))])
-    episode = await runner(env, policy, sandbox, tool_seconds=60.0).run(TASK, episode_id="a")
+    wide: dict[str, Any] = {"max_observation_tokens": 3000, "max_trajectory_tokens": 6000}
+    episode = await runner(env, policy, sandbox, **wide).run(TASK, episode_id="a")
     assert episode.status == "finished"
     assert len(policy.images[1]) == 1, "the sound one beside them is shown"
     notes = episode.messages[-2]["content"][-1]["text"].splitlines()
