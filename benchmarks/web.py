@@ -93,7 +93,11 @@ async def round_of(play: Episode, episodes: int) -> tuple[float, float]:
     all_open, sizes = asyncio.Barrier(episodes), []
 
     async def one(seed: int) -> float:
-        return await play(seed, all_open)
+        try:
+            return await play(seed, all_open)
+        except BaseException:
+            await all_open.abort()  # else the others would wait for ever
+            raise
 
     started = time.perf_counter()
     playing = [asyncio.ensure_future(one(seed)) for seed in range(episodes)]
@@ -118,7 +122,13 @@ async def measure(episodes: int, rounds: int) -> dict[str, dict[str, float]]:
     found: dict[str, list[tuple[float, float]]] = {"agentrl": [], "playwright": []}
     for _ in range(rounds):
         env = Web(
-            kinds=[KIND], browser={"most_pages": episodes, "load_seconds": 300.0, "wait_seconds": 300.0}
+            kinds=[KIND],
+            browser={
+                "most_pages": episodes,
+                "load_seconds": 300.0,
+                "start_seconds": 300.0,
+                "wait_seconds": 600.0,
+            },
         )
         await warm(env, episodes)
         found["agentrl"].append(await round_of(ours(env), episodes))
