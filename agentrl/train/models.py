@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 POLICY = "policy"
 """In a domain's folder: the model folder of the small policy that was warmed up on it."""
 
-EMBEDDED = Path(envs.__file__).parent / "math" / POLICY
+EMBEDDED = Path(envs.__file__).resolve().parent / "math" / POLICY
 """Math's, with which those of other environments begin."""
 
 

@@ -97,15 +97,8 @@ def test_fitting_sees_the_pictures() -> None:
         ([], "none"),
     ):
         opening = [*map(part_of, shown), {"type": "text", "text": "?"}]
-<<<<<<< HEAD
-        said: list[dict[str, Any]] = [
-            {"role": "user", "content": opening},
-            {"role": "assistant", "content": text},
-        ]
-=======
         said: list[dict[str, Any]] = [{"role": "user", "content": opening}]
         said.append({"role": "assistant", "content": text})
->>>>>>> mm
         ids, sampled = chat.render_demonstration(said)
         rows.append(Example(ids, sampled, shown))
         with torch.no_grad():
