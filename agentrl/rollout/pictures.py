@@ -43,7 +43,8 @@ LIMITS: Mapping[str, Any] = {
     "cpu_seconds": 20.0,
     "preload": tuple(f"PIL.{name}ImagePlugin" for name in ("Bmp", "Gif", "Jpeg", "Png", "Ppm", "WebP")),
 }
-"""Of decoding one image; Pillow would else load its formats for each anew. What the image costs is CPU time; wall time passes on a busy machine too."""
+"""Of decoding one image; Pillow would else load its formats for each anew. What the image costs is CPU time;
+wall time passes on a busy machine too."""
 
 Run = Callable[..., "Awaitable[Result]"]
 Side = Annotated[int, Field(ge=1, le=MOST_DECODED)]
