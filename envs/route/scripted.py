@@ -11,7 +11,7 @@ import json
 import math
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aiohttp import web
@@ -193,6 +193,7 @@ class ScriptedRouter(Router):
         await super().open()
         url = await self.scripted.enter()
         self.models = {name: model.model_copy(update={"url": url}) for name, model in self.models.items()}
+        self.endpoints = {name: replace(endpoint, url=url) for name, endpoint in self.endpoints.items()}
 
     async def close(self) -> None:
         """The last episode ends the models."""
