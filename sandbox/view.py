@@ -18,6 +18,7 @@ _GUEST_HOME = "/opt/agentrl"
 _SYSTEM_FOLDERS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _WRITABLE = ("/tmp", "/workspace", "/dev/shm")
+_ELSEWHERE = "/opt/elsewhere"
 _ETC = {
     "passwd": f"agent:x:{GUEST_ID}:{GUEST_ID}::/workspace:/bin/bash\nnobody:x:65534:65534::/:/bin/false\n",
     "group": f"agent:x:{GUEST_ID}:\nnogroup:x:65534:\n",
@@ -39,7 +40,7 @@ class Command:
 
 
 def _python_sources() -> list[str]:
-    """Folders and files of the running interpreter and its environment, to appear under the same paths."""
+    """Folders and files of the running interpreter and its environment, to appear where `_shown` says."""
     wanted: list[Path] = []
     for prefix in dict.fromkeys((sys.base_prefix, sys.prefix)):
         root = Path(prefix)
@@ -55,12 +56,18 @@ def _python_sources() -> list[str]:
     return kept
 
 
+def _shown(path: str) -> str:
+    """Where a path of ours appears: under the same name, unless each session has a folder of its own there, as
+    over an environment made below /tmp."""
+    return f"{_ELSEWHERE}{path}" if any(Path(path).is_relative_to(folder) for folder in _WRITABLE) else path
+
+
 def _library_paths() -> list[str]:
     return [entry for entry in site.getsitepackages() if os.path.isdir(entry)]
 
 
 def _environment() -> dict[str, str]:
-    folders = [f"{prefix}/bin" for prefix in dict.fromkeys((sys.prefix, sys.base_prefix))]
+    folders = [_shown(f"{prefix}/bin") for prefix in dict.fromkeys((sys.prefix, sys.base_prefix))]
     path = dict.fromkeys([*folders, "/usr/local/bin", "/usr/bin", "/bin"])
     return {
         "PATH": ":".join(path),
@@ -116,23 +123,29 @@ def zygote_command(bwrap: str, control: int, life: int, preload: tuple[str, ...]
         arguments += ["--perms", "0444", "--ro-bind-data", str(fds[-1]), f"/etc/{name}"]
     for name, value in _environment().items():
         arguments += ["--setenv", name, value]
-    binds = [(path, path) for path in _python_sources()]
+    binds = [(path, _shown(path)) for path in _python_sources()]
     binds.append((str(_GUEST_PACKAGE), f"{_GUEST_HOME}/guest"))
-    setup = {"own": _GUEST_HOME, "path": _library_paths(), "executable": sys.executable, "preload": preload}
-    inner = [*_python(_GUEST_HOME, "zygote"), str(control), str(life), json.dumps(setup)]
+    executable = _shown(sys.executable)
+    libraries = [_shown(path) for path in _library_paths()]
+    setup = {"own": _GUEST_HOME, "path": libraries, "executable": executable, "preload": preload}
+    inner = [*_python(executable, _GUEST_HOME, "zygote"), str(control), str(life), json.dumps(setup)]
     tail = ["--remount-ro", "/", "--chdir", "/", "--", *inner]
     if os.geteuid() == 0:
         return Command(
-            [*_python(str(_GUEST_PACKAGE.parent), "launch"), *_launch(bwrap, arguments, binds, tail)], fds
+            [
+                *_python(sys.executable, str(_GUEST_PACKAGE.parent), "launch"),
+                *_launch(bwrap, arguments, binds, tail),
+            ],
+            fds,
         )
     for source, target in binds:
         arguments += ["--ro-bind", source, target]
     return Command([bwrap, *arguments, *tail], fds)
 
 
-def _python(home: str, module: str) -> list[str]:
+def _python(executable: str, home: str, module: str) -> list[str]:
     code = f"import sys; sys.path.insert(0, {home!r}); from guest.{module} import main; main()"
-    return [sys.executable, "-I", "-S", "-B", "-c", code]
+    return [executable, "-I", "-S", "-B", "-c", code]
 
 
 def _launch(bwrap: str, arguments: list[str], binds: list[tuple[str, str]], tail: list[str]) -> list[str]:
