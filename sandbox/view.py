@@ -57,8 +57,8 @@ def _python_sources() -> list[str]:
 
 
 def _shown(path: str) -> str:
-    """Where a path of ours appears: under the same name, unless each session has a folder of its own there, as
-    over an environment made below /tmp."""
+    """Where a path of ours appears: under the same name, unless each session has a folder of its own there,
+    as over an environment made below /tmp."""
     return f"{_ELSEWHERE}{path}" if any(Path(path).is_relative_to(folder) for folder in _WRITABLE) else path
 
 
