@@ -194,6 +194,7 @@ def test_the_learning_rate_rises_and_falls() -> None:
     )
 
 
+@pytest.mark.timeout(400)
 def test_a_warm_up_learns_and_writes_a_model_that_loads(tmp_path: Path) -> None:
     seen: list[Progress] = []
     out = tmp_path / "model"
