@@ -19,7 +19,7 @@ setup: ## make .venv: all that training on this machine's CPU and the tests need
 train: setup ## set up, then train DOMAIN (math) on this machine
 	@$(BIN)/agentrl train $(DOMAIN) $(ARGS)
 
-test: lint ## set up, then format, lint, types and every test (15 minutes at most)
+test: lint ## set up, then format, lint, types and every test (half an hour and more)
 	@tests/packages.sh
 	@$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
