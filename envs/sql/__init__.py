@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from agentrl import ConfigError, Env, Expert, Message, Task, Trajectory, call, reward, say
+from agentrl.envs.levels import chosen_kinds
 from agentrl.envs.sql import facts, spider
 from agentrl.envs.sql.questions import FORMS, draw
 from agentrl.rewards.sql import MOST_DATABASES, execution_match, extract_sql
@@ -71,7 +72,7 @@ class Sql(Env):
             raise ConfigError(f"databases={databases} is for data=, which is not given.")
         if on_bad_row not in ("stop", "skip"):
             raise ConfigError(f"on_bad_row={on_bad_row!r} must be 'stop' or 'skip'.")
-        self.forms = _checked_forms(difficulty, forms)
+        self.forms = chosen_kinds(FORMS, difficulty, forms, one="form", option="forms")
         if size < len(self.forms) * 4:
             raise ConfigError(
                 f"size={size} is too small for {len(self.forms)} forms; give at least 4 per form."
@@ -149,16 +150,3 @@ class Sql(Env):
 
 def _fenced(statement: str) -> Message:
     return say(f"```sql\n{statement}\n```")
-
-
-def _checked_forms(difficulty: int, names: Sequence[str] | None) -> list[str]:
-    if difficulty not in (1, 2, 3):
-        raise ConfigError(f"difficulty={difficulty!r} must be 1, 2 or 3.")
-    if names is None:
-        return [name for name, form in FORMS.items() if form.level == difficulty]
-    chosen = [names] if isinstance(names, str) else list(names)
-    unknown = [name for name in chosen if name not in FORMS]
-    if unknown or not chosen:
-        what = f"There is no form {unknown[0]!r}" if unknown else "forms= is empty"
-        raise ConfigError(f"{what}; known: {', '.join(sorted(FORMS))}.")
-    return list(dict.fromkeys(chosen))

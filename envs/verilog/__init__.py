@@ -10,6 +10,7 @@ import random
 from collections.abc import Sequence
 
 from agentrl import ConfigError, Env, Expert, Message, Observation, Task, Trajectory, call, reward, say, tool
+from agentrl.envs.levels import chosen_kinds
 from agentrl.envs.verilog.families import FAMILIES, GATES, build, filled, mutants, read_gate
 from agentrl.envs.verilog.modules import Module
 from agentrl.envs.verilog.report import report
@@ -67,7 +68,7 @@ class Verilog(Env):
         expert_rate: float = 1.0,
     ) -> None:
         super().__init__()
-        self.families = _checked_families(difficulty, families)
+        self.families = chosen_kinds(FAMILIES, difficulty, families, one="family", option="families")
         _check(repair=(repair, 0, 1), expert_rate=(expert_rate, 0, 1), share=(share, 0, 100))
         _check(benches=(benches, 1, MOST_BENCHES), seconds=(seconds, 1, MOST_SECONDS))
         if size < len(self.families) * 4:
@@ -219,16 +220,3 @@ def _check(**options: tuple[float, float, float]) -> None:
     for name, (value, least, most) in options.items():
         if not least <= value <= most:
             raise ConfigError(f"{name}={value!r} must be from {least} to {most}.")
-
-
-def _checked_families(difficulty: int, names: Sequence[str] | None) -> list[str]:
-    if difficulty not in (1, 2, 3):
-        raise ConfigError(f"difficulty={difficulty!r} must be 1, 2 or 3.")
-    if names is None:
-        return [name for name, family in FAMILIES.items() if family.level == difficulty]
-    chosen = [names] if isinstance(names, str) else list(names)
-    unknown = [name for name in chosen if name not in FAMILIES]
-    if unknown or not chosen:
-        what = f"There is no family {unknown[0]!r}" if unknown else "families= is empty"
-        raise ConfigError(f"{what}; known: {', '.join(sorted(FAMILIES))}.")
-    return list(dict.fromkeys(chosen))
