@@ -118,6 +118,7 @@ async def _run(wanted: str, folder: Path) -> None:
     maker = await asyncio.create_subprocess_exec(
         sys.executable, str(MAKER), wanted, str(folder),
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(folder)},  # what a killed compiler leaves goes with the folder
     )  # fmt: skip
     try:
         async with asyncio.timeout(MAKE_SECONDS):
