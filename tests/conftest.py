@@ -5,6 +5,10 @@ from __future__ import annotations
 import hypothesis
 import pytest
 
+from agentrl.threads import share_cores
+
+share_cores()  # with the tests of other processes
+
 # A busy machine is no defect: limits on time are there to keep a test from hanging, see pyproject.toml.
 hypothesis.settings.register_profile("agentrl", deadline=None)
 hypothesis.settings.load_profile("agentrl")

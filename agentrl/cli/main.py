@@ -10,6 +10,7 @@ import typer
 
 from agentrl.cli import writers
 from agentrl.cli.common import EnvName, Words, reported
+from agentrl.threads import share_cores
 
 app = typer.Typer(
     help="Train and evaluate language-model agents that use tools.",
@@ -48,6 +49,7 @@ def root(
     ] = False,
 ) -> None:
     """Train and evaluate language-model agents that use tools."""
+    share_cores()
     if version:
         from agentrl import __version__
 

@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from agentrl import threads
 from agentrl.chat.vision import Vision, decoded
 from agentrl.errors import EngineError, ModelUnsupported, UsageError
 from agentrl.observation import Picture
@@ -27,7 +28,7 @@ NO_VIDEOS = {"video": 0}
 """Their frames are shown as images; and vLLM would try out a video of the greatest size at its start."""
 
 ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING", "TOKENIZERS_PARALLELISM": "false"}
-CPU_ENVIRONMENT = {"TORCH_COMPILE_DISABLE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+CPU_ENVIRONMENT = {"TORCH_COMPILE_DISABLE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", **threads.ENVIRONMENT}
 """What the engine's processes inherit, unless the user has set it."""
 
 
