@@ -26,6 +26,8 @@ class QA(Env):
 
     Args:
         questions: kinds of built-in questions, of :data:`agentrl.envs.qa.questions.KINDS`; by default all.
+        countries: how many the built-in questions are about, in ``train`` as in ``test``, for a policy that
+            learns names only by heart; by default the splits share no country, and have them all.
         size: at most so many built-in tasks in ``train``; ``test`` has at most a quarter of it, and 512.
         seed: of the built-in questions.
         data: instead of them, a folder, a file or a hub id; see :class:`agentrl.envs.qa.hotpot.Questions`.
@@ -56,6 +58,7 @@ class QA(Env):
     def __init__(
         self,
         questions: Sequence[str] | None = None,
+        countries: int | None = None,
         size: int = 2000,
         seed: int = 0,
         data: str | None = None,
@@ -75,6 +78,8 @@ class QA(Env):
         super().__init__(prompt=self.data_prompt if data else None)
         if data and questions is not None:
             raise ConfigError(f"data={data} and questions= exclude each other; give one of them.")
+        if countries is not None and countries < 1:
+            raise ConfigError(f"countries={countries} must be at least 1.")
         if corpus and url:
             raise ConfigError("corpus= and url= exclude each other; give one of them.")
         if on_bad_row not in ("stop", "skip"):
@@ -82,7 +87,7 @@ class QA(Env):
         if size < 4 or not 0 <= expert_rate <= 1:
             raise ConfigError(f"size={size} must be at least 4, and expert_rate={expert_rate} from 0 to 1.")
         self.kinds = checked_kinds(questions)
-        self.size, self.seed, self.expert_rate = size, seed, expert_rate
+        self.countries, self.size, self.seed, self.expert_rate = countries, size, seed, expert_rate
         self.data = data
         self.rows = Questions(data, on_bad_row) if data else None
         self.rewards = _components(reward, format_weight)
@@ -109,7 +114,7 @@ class QA(Env):
         if split not in self._splits:
             if self.rows is None:
                 size = self.size if split == "train" else min(TEST_SIZE, self.size // 4)
-                self._splits[split] = make_tasks(split, self.kinds, size, self.seed)
+                self._splits[split] = make_tasks(split, self.kinds, size, self.seed, self.countries)
             else:
                 held_out = {task.prompt for task in self.tasks("test")} if split == "train" else set()
                 self._splits[split] = [task for task in self.rows.tasks(split) if task.prompt not in held_out]

@@ -15,7 +15,7 @@ Reading = Generator[Message, list[str], str | None]
 """Calls of tools that find something out."""
 
 TEST_SHARE = 4
-"""Every fourth country is for ``test``."""
+"""Every fourth country, or question, is for ``test``."""
 PARTNERS = 3
 """Countries that a country is compared with, per kind of comparison."""
 
@@ -75,6 +75,9 @@ CODE = Fact("Internet country code", _matched(r"^(\.[a-z]{2})(?![^\s;,])"))
 HIGHEST = Fact("Elevation", _matched(r"highest point: ((?!unnamed)[A-Z][^\d\n;(,]+) [\d,]+ m(?![a-z])"))
 POPULATION = Fact("Population", _matched(r"^total: ([\d,]+) \("))
 AREA = Fact("Area", _matched(r"^total: ([\d,]+) sq km"))
+COASTLINE = Fact("Coastline", _matched(r"^([\d,]+) km"))
+HEIGHT = Fact("Elevation", _matched(r"highest point: [^\d\n;(,]+ ([\d,]+) m(?![a-z])"))
+BORDERS = Fact("Land boundaries", _matched(r"^total: ([1-9][\d,]*) km"))
 BORDER = Fact("Land boundaries", _longest_border, whole=True)
 
 
@@ -179,6 +182,10 @@ KINDS: dict[str, Kind] = {
     "code": Kind("What is the Internet country code of {}?", CODE.of, _single(CODE)),
     "highest_point": Kind("What is the highest point of {}?", HIGHEST.of, _single(HIGHEST)),
     "population": Kind("How many inhabitants does {} have?", POPULATION.of, _single(POPULATION)),
+    "area": Kind("How many square kilometres does {} have?", AREA.of, _single(AREA)),
+    "coastline": Kind("How many kilometres of coast does {} have?", COASTLINE.of, _single(COASTLINE)),
+    "height": Kind("How many metres high is the highest point of {}?", HEIGHT.of, _single(HEIGHT)),
+    "borders": Kind("How many kilometres of land borders does {} have?", BORDERS.of, _single(BORDERS)),
     "longest_border": Kind(
         "With which country does {} share its longest land border?", BORDER.of, _single(BORDER)
     ),
@@ -200,13 +207,16 @@ KINDS: dict[str, Kind] = {
 # ---- tasks ------------------------------------------------------------------------------------
 
 
-def make_tasks(split: str, kinds: Sequence[str], size: int, seed: int) -> list[Task]:
+def make_tasks(
+    split: str, kinds: Sequence[str], size: int, seed: int, known_countries: int | None = None
+) -> list[Task]:
     """Questions about the countries of a split, in an order that ``seed`` decides.
 
     Args:
-        split: ``train`` or ``test``; which countries are whose does not depend on the other arguments.
+        split: ``train`` or ``test``; which questions are whose does not depend on ``size`` and ``seed``.
         kinds: of :data:`KINDS`.
         size: at most so many, as many of each kind as there are.
+        known_countries: instead, about so many countries in both splits, which share no question.
 
     Raises:
         ConfigError: the Factbook is not installed.
@@ -214,7 +224,10 @@ def make_tasks(split: str, kinds: Sequence[str], size: int, seed: int) -> list[T
     rng = random.Random(f"{split} {seed}")
     made: list[list[Task]] = []
     for name in kinds:
-        questions = list(_questions(name, _countries(split), rng))
+        if known_countries is None:
+            questions = list(_questions(name, _countries(split), rng))
+        else:
+            questions = _held_out(split, list(_questions(name, _shuffled()[:known_countries], rng)))
         rng.shuffle(questions)
         made.append(questions)
     chosen = [task for column in _columns(made) for task in column][:size]
@@ -223,9 +236,22 @@ def make_tasks(split: str, kinds: Sequence[str], size: int, seed: int) -> list[T
 
 
 def _countries(split: str) -> list[str]:
+    return [name for at, name in enumerate(_shuffled()) if (at % TEST_SHARE == 0) == (split == "test")]
+
+
+def _shuffled() -> list[str]:
     names = list(countries())
     random.Random(0).shuffle(names)
-    return [name for at, name in enumerate(names) if (at % TEST_SHARE == 0) == (split == "test")]
+    return names
+
+
+def _held_out(split: str, questions: list[Task]) -> list[Task]:
+    """Those of a split: a question's own words decide."""
+    return [
+        task
+        for task in questions
+        if (random.Random(task.prompt).randrange(TEST_SHARE) == 0) == (split == "test")
+    ]
 
 
 def _questions(name: str, about: Sequence[str], rng: random.Random) -> Iterator[Task]:
