@@ -127,7 +127,7 @@ def _who_knows(question: str) -> str:
     """The cheapest scripted model that certainly knows: told by the question's words alone."""
     if question.startswith("When was") and question.endswith(" founded?"):
         return "annalist"
-    return "pilot" if question.startswith("Which river crosses") else "sage"
+    return "pilot" if question.startswith("How long is the river of") else "sage"
 
 
 def _make_router(

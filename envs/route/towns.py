@@ -1,25 +1,17 @@
 """Questions about towns that do not exist: no policy knows the answers, so it has to ask who does.
 
-A town's facts are made of its name, so every process knows the same ones.
+A town has a number for a name, because a small policy copies digits long before it copies words. Its facts
+are made of the name, so every process knows the same ones.
 """
 
 from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from agentrl import Task
-
-SYLLABLES = (
-    "bar", "bel", "cor", "dun", "el", "far", "gal", "hol", "im", "jor", "kel", "lan",
-    "mor", "nor", "or", "pel", "quin", "ros", "sel", "tam", "ul", "ver", "wen", "zal",
-)  # fmt: skip
-
-
-def _river(rng: random.Random) -> str:
-    return "the " + "".join(rng.sample(SYLLABLES, 2)).capitalize()
 
 
 @dataclass(frozen=True)
@@ -28,28 +20,28 @@ class Topic:
 
     Args:
         question: with ``{town}``.
-        answer: makes the answer.
+        least, most: what a right answer can be.
     """
 
     question: str
-    answer: Callable[[random.Random], str]
+    least: int
+    most: int
 
 
 TOPICS: Mapping[str, Topic] = {
-    "founding": Topic("When was {town} founded?", lambda rng: str(rng.randint(1000, 1999))),
-    "river": Topic("Which river crosses {town}?", _river),
-    "trade": Topic("How many ships has {town}?", lambda rng: str(rng.randint(100, 999))),
+    "founding": Topic("When was town {town} founded?", 1000, 1999),
+    "river": Topic("How long is the river of town {town}?", 100, 999),
+    "trade": Topic("How many ships has town {town}?", 100, 999),
 }
 
+TOWNS = range(1000, 10000)
 MOST_TEST = 512
-MOST_TRAIN = len(SYLLABLES) ** 3 - MOST_TEST
+MOST_TRAIN = len(TOWNS) - MOST_TEST
 
 
-def towns() -> list[str]:
+def towns() -> list[int]:
     """All of them, in an order that never changes."""
-    names = ["".join(parts).capitalize() for parts in itertools.product(SYLLABLES, repeat=3)]
-    random.Random("towns").shuffle(names)
-    return names
+    return random.Random("towns").sample(TOWNS, len(TOWNS))
 
 
 def make(split: str, size: int, seed: int) -> list[Task]:
@@ -63,10 +55,10 @@ def make(split: str, size: int, seed: int) -> list[Task]:
     known = towns()
     chosen = known[:MOST_TEST] if split == "test" else random.Random(seed).sample(known[MOST_TEST:], size)
     names = itertools.cycle(TOPICS)
-    return [_task(town, topic) for town, topic in zip(chosen[:size], names, strict=False)]
+    return [_task(town, name) for town, name in zip(chosen[:size], names, strict=False)]
 
 
-def _task(town: str, name: str) -> Task:
+def _task(town: int, name: str) -> Task:
     topic = TOPICS[name]
-    answer = topic.answer(random.Random(f"{name} of {town}"))
-    return Task(topic.question.format(town=town), answer=answer, metadata={"topic": name})
+    answer = random.Random(f"{name} of {town}").randint(topic.least, topic.most)
+    return Task(topic.question.format(town=town), answer=str(answer), metadata={"topic": name})
