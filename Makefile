@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 BIN := .venv/bin
 # Two tests at a time, of different files.
-SIDE_BY_SIDE := -n 2 --dist loadgroup
+SIDE_BY_SIDE := -n 2 --dist loadfile
 DOMAIN ?= math
 # More settings for `make train`, as agentrl takes them: make train ARGS="steps=5"
 ARGS ?=
