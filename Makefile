@@ -1,8 +1,8 @@
 # The commands of this project; `make help` lists them.
 SHELL := /bin/bash
 BIN := .venv/bin
-# Two tests at a time, of different files.
-SIDE_BY_SIDE := -n 2 --dist loadfile
+# Two tests at a time, of different files; files in the order in which they are collected, the long ones first.
+SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder
 DOMAIN ?= math
 # More settings for `make train`, as agentrl takes them: make train ARGS="steps=5"
 ARGS ?=
