@@ -26,6 +26,7 @@ from agentrl.observation import Image, Observation
 from agentrl.reward import Reward, reward
 from agentrl.schedules import schedule
 from agentrl.snapshot import Snapshot
+from agentrl.splits import Splits, split_size
 from agentrl.task import Task
 from agentrl.template import Template
 from agentrl.terms import Term, gate
@@ -52,6 +53,7 @@ __all__ = [
     "Segment",
     "SessionLost",
     "Snapshot",
+    "Splits",
     "Task",
     "Template",
     "Term",
@@ -69,6 +71,7 @@ __all__ = [
     "reward",
     "say",
     "schedule",
+    "split_size",
     "tool",
 ]
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from agentrl import ConfigError, Env, Message, Task, Template, read_rows, read_split, say
+from agentrl import ConfigError, Env, Message, Splits, Task, Template, read_rows, read_split, say
 
 Row = Mapping[str, Any]
 
@@ -74,7 +74,7 @@ class Dataset(Env):
         self._template = Template(template) if template else None
         self._example_template = Template(example_template) if example_template else None
         self._examples = self._read_examples(examples)
-        self._splits: dict[str, list[Task]] = {}
+        self._splits = Splits(self._read, names=None)
 
     def tasks(self, split: str) -> list[Task]:
         """The tasks of ``train`` or ``test``, read once; no prompt stands in both.
@@ -84,15 +84,14 @@ class Dataset(Env):
             DataError: ``data`` cannot be read.
             DefinitionError: a template names a column that there is not.
         """
-        if split not in self._splits:
-            held_out = {task.prompt for task in self.tasks("test")} if split == "train" else set()
-            columns = _distinct(*self._said(), self.id_column, self.tools_column, *self.metadata_columns)
-            rows = read_split(
-                self.data, split, columns, on_error=self.on_bad_row, check=self._problem, config=self.config
-            )
-            tasks = map(self._task, rows)
-            self._splits[split] = [task for task in tasks if task.prompt not in held_out]
-        return self._splits[split]
+        return self._splits(split)
+
+    def _read(self, split: str, _: set[Hashable]) -> list[Task]:
+        columns = _distinct(*self._said(), self.id_column, self.tools_column, *self.metadata_columns)
+        rows = read_split(
+            self.data, split, columns, on_error=self.on_bad_row, check=self._problem, config=self.config
+        )
+        return [self._task(row) for row in rows]
 
     def messages(self, task: Task) -> list[Message]:
         """The prompt, the examples, and the task."""

@@ -6,10 +6,10 @@ The model is paid for the right number in ``\boxed{}``, however it came by it.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Literal
 
-from agentrl import ConfigError, Env, Expert, Message, Task, Term, call, say
+from agentrl import ConfigError, Env, Expert, Message, Splits, Task, Term, call, say, split_size
 from agentrl.envs.math import problems
 from agentrl.envs.math.families import FAMILIES, draw
 from agentrl.rewards.calls import failed_call, unfinished
@@ -110,7 +110,7 @@ class Math(Env):
         self.shots = (1 if data else 0) if shots is None else shots
         if not 0 <= self.shots <= len(SHOTS):
             raise ConfigError(f"shots={shots!r} must be from 0 to {len(SHOTS)}.")
-        self._splits: dict[str, list[Task]] = {}
+        self._splits = Splits(self._read if data else self._make)
 
     def messages(self, task: Task) -> list[Message]:
         """The prompt, the solved examples in the model's own call format, and the question."""
@@ -125,16 +125,7 @@ class Math(Env):
             ConfigError: the split is unknown, or the families have too few questions.
             DataError: ``data`` cannot be read.
         """
-        if split not in ("train", "test"):
-            raise ConfigError(f"There is no split {split!r}; there are 'train' and 'test'.")
-        if split not in self._splits:
-            held_out = {task.prompt for task in self.tasks("test")} if split == "train" else set()
-            if self.data:
-                rows = problems.load(self.data, split, self.on_bad_row, self.columns)
-                self._splits[split] = [task for task in rows if task.prompt not in held_out]
-            else:
-                self._splits[split] = self._make(split, held_out)
-        return self._splits[split]
+        return self._splits(split)
 
     def expert(self, task: Task, rng: random.Random) -> Expert | None:
         """Demonstrations for the made-up families; see the rates above. None for ``data``."""
@@ -142,9 +133,11 @@ class Math(Env):
             return None
         return self._demonstrate(task, rng)
 
-    def _make(self, split: str, used: set[str]) -> list[Task]:
-        size = self.size if split == "train" else min(TEST_SIZE, self.size // 4)
-        count, rest = divmod(size, len(self.families))
+    def _read(self, split: str, _: set[Hashable]) -> list[Task]:
+        return problems.load(str(self.data), split, self.on_bad_row, self.columns)
+
+    def _make(self, split: str, used: set[Hashable]) -> list[Task]:
+        count, rest = divmod(split_size(split, self.size, TEST_SIZE), len(self.families))
         tasks: list[Task] = []
         for position, family in enumerate(self.families):
             offset = list(FAMILIES).index(family) * FAMILY_SEEDS

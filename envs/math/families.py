@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -216,7 +216,7 @@ MOST_MISSES = 100
 """Known questions drawn in a row before a family counts as used up."""
 
 
-def draw(name: str, difficulty: int, first: int, count: int, skip: set[str]) -> Iterator[Task]:
+def draw(name: str, difficulty: int, first: int, count: int, skip: set[Hashable]) -> Iterator[Task]:
     """Yield ``count`` tasks of a family, none of whose prompts is in ``skip``, which they join.
 
     Args:

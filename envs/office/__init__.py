@@ -6,9 +6,10 @@ An episode is solved when all is as it should be in the end, and nothing else ha
 from __future__ import annotations
 
 import random
+from collections.abc import Hashable
 from typing import Any
 
-from agentrl import ConfigError, Env, Expert, Task, Trajectory, call, reward, say, tool
+from agentrl import ConfigError, Env, Expert, Splits, Task, Trajectory, call, reward, say, split_size, tool
 from agentrl.envs.office import world
 from agentrl.envs.office.requests import PLANS, draw
 from agentrl.rewards.state import Comparison, changes, compare, facts
@@ -52,7 +53,7 @@ class Office(Env):
         if size < 4 or not 0 <= expert_rate <= 1:
             raise ConfigError(f"size={size} must be at least 4, and expert_rate={expert_rate} from 0 to 1.")
         self.difficulty, self.size, self.seed, self.expert_rate = difficulty, size, seed, expert_rate
-        self._splits: dict[str, list[Task]] = {}
+        self._splits = Splits(self._make, key=lambda task: task.metadata["office"])
 
     def tasks(self, split: str) -> list[Task]:
         """The tasks of ``train`` or ``test``, made once; each has an office of its own.
@@ -60,12 +61,11 @@ class Office(Env):
         Raises:
             ConfigError: the split is unknown.
         """
-        if split not in ("train", "test"):
-            raise ConfigError(f"There is no split {split!r}; there are 'train' and 'test'.")
-        if split not in self._splits:
-            count = self.size if split == "train" else min(TEST_SIZE, self.size // 4)
-            self._splits[split] = [self._task(f"{self.seed} {split} {number}") for number in range(count)]
-        return self._splits[split]
+        return self._splits(split)
+
+    def _make(self, split: str, _: set[Hashable]) -> list[Task]:
+        count = split_size(split, self.size, TEST_SIZE)
+        return [self._task(f"{self.seed} {split} {number}") for number in range(count)]
 
     def _task(self, key: str) -> Task:
         start, end = self._office(key), self._office(key)

@@ -6,12 +6,12 @@ The model is paid for the right answer between ``<answer>`` and ``</answer>``, h
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Literal
 
-from agentrl import ConfigError, Env, Expert, Reward, Task, call, say
+from agentrl import ConfigError, Env, Expert, Reward, Splits, Task, call, say, split_size
 from agentrl.envs.qa import factbook
-from agentrl.envs.qa.hotpot import SPLITS, OnBadRow, Questions
+from agentrl.envs.qa.hotpot import OnBadRow, Questions
 from agentrl.envs.qa.questions import KINDS, checked_kinds, make_tasks
 from agentrl.rewards.qa import answer_format, exact, f1
 from agentrl.tools.open_document import OpenDocument
@@ -100,7 +100,7 @@ class QA(Env):
                 Search(opened, topk=topk, kind=kind, model=model, characters=shown),
                 OpenDocument(opened, page_characters=page_characters),
             ]
-        self._splits: dict[str, list[Task]] = {}
+        self._splits = Splits(self._make)
 
     def tasks(self, split: str) -> list[Task]:
         """The tasks of ``train`` or ``test``, made or read once; no question stands in both.
@@ -109,16 +109,13 @@ class QA(Env):
             ConfigError: the split is unknown.
             DataError: ``data`` cannot be read.
         """
-        if split not in SPLITS:
-            raise ConfigError(f"There is no split {split!r}; there are 'train' and 'test'.")
-        if split not in self._splits:
-            if self.rows is None:
-                size = self.size if split == "train" else min(TEST_SIZE, self.size // 4)
-                self._splits[split] = make_tasks(split, self.kinds, size, self.seed, self.countries)
-            else:
-                held_out = {task.prompt for task in self.tasks("test")} if split == "train" else set()
-                self._splits[split] = [task for task in self.rows.tasks(split) if task.prompt not in held_out]
-        return self._splits[split]
+        return self._splits(split)
+
+    def _make(self, split: str, _: set[Hashable]) -> list[Task]:
+        if self.rows is not None:
+            return self.rows.tasks(split)
+        size = split_size(split, self.size, TEST_SIZE)
+        return make_tasks(split, self.kinds, size, self.seed, self.countries)
 
     def expert(self, task: Task, rng: random.Random) -> Expert | None:
         """Looks up what a built-in question needs, and answers with what it read.

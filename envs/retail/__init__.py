@@ -6,10 +6,24 @@ An episode is solved when the database is as it should be, what was asked was to
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
-from agentrl import ConfigError, Env, Expert, Message, Task, ToolError, Trajectory, call, reward, say, tool
+from agentrl import (
+    ConfigError,
+    Env,
+    Expert,
+    Message,
+    Splits,
+    Task,
+    ToolError,
+    Trajectory,
+    call,
+    reward,
+    say,
+    split_size,
+    tool,
+)
 from agentrl.envs.retail import shop
 from agentrl.envs.retail.customer import Customer, Played, Scripted, Visit, names, tells
 from agentrl.envs.retail.goals import PLANS, Goal, as_data, draw, wanted
@@ -76,7 +90,7 @@ class Retail(Env):
         self.difficulty, self.size, self.seed = difficulty, size, seed
         self.patience, self.expert_rate = patience, expert_rate
         self.customer: Customer = Scripted() if user is None else Played(ModelUser(_endpoint(user)))
-        self._splits: dict[str, list[Task]] = {}
+        self._splits = Splits(self._make, key=lambda task: task.metadata["shop"])
 
     def tasks(self, split: str) -> list[Task]:
         """The tasks of ``train`` or ``test``, made once; each has a shop of its own.
@@ -84,14 +98,10 @@ class Retail(Env):
         Raises:
             ConfigError: the split is unknown.
         """
-        if split not in ("train", "test"):
-            raise ConfigError(f"There is no split {split!r}; there are 'train' and 'test'.")
-        if split not in self._splits:
-            count = self.size if split == "train" else min(TEST_SIZE, self.size // 4)
-            self._splits[split] = self._make(split, count)
-        return self._splits[split]
+        return self._splits(split)
 
-    def _make(self, split: str, count: int) -> list[Task]:
+    def _make(self, split: str, _: set[Hashable]) -> list[Task]:
+        count = split_size(split, self.size, TEST_SIZE)
         made: list[Task] = []
         number = 0
         while len(made) < count:

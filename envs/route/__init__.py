@@ -6,17 +6,15 @@ The policy thinks, asks models by name with the ``router`` tool, and gives its a
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-from agentrl import ConfigError, Env, Expert, Message, Task, call, say
+from agentrl import ConfigError, Env, Expert, Message, Splits, Task, call, say, split_size
 from agentrl.envs.route import questions, towns
 from agentrl.envs.route.questions import OnBadRow
 from agentrl.envs.route.scripted import POOL, Knowledge, Known, ScriptedModels, ScriptedRouter
 from agentrl.rewards.route import WINDOW, CostRange, CostWindow, Quality, RouterR1
 from agentrl.tools.router import RoutedModel, Router
-
-SPLITS = ("train", "test")
 
 
 class Route(Env):
@@ -82,7 +80,7 @@ class Route(Env):
         costs = CostWindow(cost_window) if cost_range is None else _bounds(cost_range)
         self.tools = (tool,)
         self.rewards = RouterR1(tuple(tool.models), quality, cost_weight, costs, tool.name).components()
-        self._splits: dict[str, list[Task]] = {}
+        self._splits = Splits(self._make)
 
     def tasks(self, split: str) -> list[Task]:
         """The tasks of ``train`` or ``test``, made or read once; no prompt stands in both.
@@ -91,17 +89,12 @@ class Route(Env):
             ConfigError: the split is unknown.
             DataError: ``data`` cannot be read.
         """
-        if split not in SPLITS:
-            raise ConfigError(f"There is no split {split!r}; there are 'train' and 'test'.")
-        if split not in self._splits:
-            if self.data:
-                held_out = {task.prompt for task in self.tasks("test")} if split == "train" else set()
-                rows = questions.load(self.data, split, *self.columns, self.on_bad_row)
-                self._splits[split] = [task for task in rows if task.prompt not in held_out]
-            else:
-                size = self.size if split == "train" else min(towns.MOST_TEST, self.size // 4)
-                self._splits[split] = towns.make(split, size, self.seed)
-        return self._splits[split]
+        return self._splits(split)
+
+    def _make(self, split: str, _: set[Hashable]) -> list[Task]:
+        if self.data:
+            return questions.load(self.data, split, *self.columns, self.on_bad_row)
+        return towns.make(split, split_size(split, self.size, towns.MOST_TEST), self.seed)
 
     def expert(self, task: Task, rng: random.Random) -> Expert | None:
         """Demonstrations with the scripted models; see the rates above. None for other ``models``."""
@@ -117,7 +110,7 @@ class Route(Env):
 
     def _knowledge(self) -> Knowledge:
         """All questions with their answers, for the scripted models."""
-        tasks = (task for split in SPLITS for task in self.tasks(split))
+        tasks = (task for split in ("train", "test") for task in self.tasks(split))
         return Knowledge(
             {task.prompt: Known(_first(task.answer), task.metadata.get("topic", "")) for task in tasks}
         )

@@ -6,11 +6,11 @@ The model may look at the database and try statements; it is paid for a final st
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from agentrl import ConfigError, Env, Expert, Message, Task, Trajectory, call, reward, say
+from agentrl import ConfigError, Env, Expert, Message, Splits, Task, Trajectory, call, reward, say, split_size
 from agentrl.envs.levels import chosen_kinds
 from agentrl.envs.sql import facts, spider
 from agentrl.envs.sql.questions import FORMS, draw
@@ -18,7 +18,6 @@ from agentrl.rewards.sql import MOST_DATABASES, execution_match, extract_sql
 from agentrl.tools.sql import Sql as SqlTool
 
 TEST_SIZE = 256
-SPLITS = ("train", "test")
 
 
 class Sql(Env):
@@ -82,7 +81,7 @@ class Sql(Env):
         self.bad_format, self.seconds, self.ignore_distinct = bad_format, seconds, ignore_distinct
         self.folder = spider.folder(data, databases) if data else facts.folder()
         self.tools = (SqlTool(folder=str(self.folder), seconds=seconds),)
-        self._splits: dict[str, list[Task]] = {}
+        self._splits = Splits(self._read if data else self._make)
 
     def tasks(self, split: str) -> list[Task]:
         """The tasks of ``train`` or ``test``, made or read once; no question stands in both.
@@ -91,19 +90,13 @@ class Sql(Env):
             ConfigError: the split is unknown, or the forms have too few questions.
             DataError: ``data`` cannot be read.
         """
-        if split not in SPLITS:
-            raise ConfigError(f"There is no split {split!r}; there are 'train' and 'test'.")
-        if split not in self._splits:
-            held_out = {task.prompt for task in self.tasks("test")} if split == "train" else set()
-            if self.data:
-                rows = spider.load(self.data, self.folder, split, self.on_bad_row)
-                self._splits[split] = [task for task in rows if task.prompt not in held_out]
-            else:
-                self._splits[split] = self._make(split, held_out)
-        return self._splits[split]
+        return self._splits(split)
 
-    def _make(self, split: str, used: set[str]) -> list[Task]:
-        size = self.size if split == "train" else min(TEST_SIZE, self.size // 4)
+    def _read(self, split: str, _: set[Hashable]) -> list[Task]:
+        return spider.load(str(self.data), self.folder, split, self.on_bad_row)
+
+    def _make(self, split: str, used: set[Hashable]) -> list[Task]:
+        size = split_size(split, self.size, TEST_SIZE)
         rng = random.Random(f"{self.seed} {split}")
         tasks = list(draw(self.forms, self.folder, rng, size, used))
         rng.shuffle(tasks)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -177,7 +177,9 @@ class Gaps:
         return int(float(f"{value:.2g}")) or 1
 
 
-def draw(forms: list[str], folder: Path, rng: random.Random, count: int, used: set[str]) -> Iterator[Task]:
+def draw(
+    forms: list[str], folder: Path, rng: random.Random, count: int, used: set[Hashable]
+) -> Iterator[Task]:
     """``count`` tasks, each form in turn until it has run out; their prompts are added to ``used``.
 
     A task whose statement gives no rows is left out: anything without rows would answer it.
@@ -205,7 +207,7 @@ def draw(forms: list[str], folder: Path, rng: random.Random, count: int, used: s
 
 
 def _one(
-    name: str, gaps: Gaps, connection: sqlite3.Connection, rng: random.Random, used: set[str]
+    name: str, gaps: Gaps, connection: sqlite3.Connection, rng: random.Random, used: set[Hashable]
 ) -> Task | None:
     form = FORMS[name]
     for _ in range(TRIES):

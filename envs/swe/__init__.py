@@ -21,6 +21,7 @@ from agentrl import (
     Expert,
     Reward,
     SessionLost,
+    Splits,
     Task,
     Trajectory,
     call,
@@ -41,7 +42,6 @@ from agentrl.tools.repo.workspace import Workspace
 from agentrl.tools.tests import Tests
 
 TEST_SIZE = 256
-SPLITS = ("train", "test")
 MOST_CHANGED_BYTES, MOST_CHANGED_FILES = 256 << 10, 100
 """Of a change that is judged."""
 _DIFF_CHARACTERS = 20_000
@@ -124,7 +124,7 @@ class Swe(Env):
             Reward(Swe.judged, "resolved", float(reward == "resolved")),
             *(gated(levels, step, gate_at, gate_strict) if reward == "gated" else ()),
         ]
-        self._splits: dict[str, list[Task]] = {}
+        self._splits = Splits(lambda split, _: self.source.tasks(split), key=lambda task: task.id)
 
     def tasks(self, split: str) -> list[Task]:
         """The tasks of ``train`` or ``test``, made or read once; none stands in both.
@@ -133,12 +133,7 @@ class Swe(Env):
             ConfigError: the split is unknown.
             DataError: ``data`` cannot be read.
         """
-        if split not in SPLITS:
-            raise ConfigError(f"There is no split {split!r}; there are 'train' and 'test'.")
-        if split not in self._splits:
-            held_out = {task.id for task in self.tasks("test")} if split == "train" else set()
-            self._splits[split] = [task for task in self.source.tasks(split) if task.id not in held_out]
-        return self._splits[split]
+        return self._splits(split)
 
     async def reset(self, task: Task) -> None:
         """Put the repository into the episode's session, in one call."""

@@ -7,9 +7,23 @@ whose outputs are right in every bench that it has not seen.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
-from agentrl import ConfigError, Env, Expert, Message, Observation, Task, Trajectory, call, reward, say, tool
+from agentrl import (
+    ConfigError,
+    Env,
+    Expert,
+    Message,
+    Observation,
+    Splits,
+    Task,
+    Trajectory,
+    call,
+    reward,
+    say,
+    split_size,
+    tool,
+)
 from agentrl.envs.levels import chosen_kinds
 from agentrl.envs.verilog.families import FAMILIES, GATES, build, filled, mutants, read_gate
 from agentrl.envs.verilog.modules import Module
@@ -18,7 +32,6 @@ from agentrl.rewards.verilog import Bench, Verdict, extract_verilog, simulate
 from agentrl.tools.verilog import Verilog as VerilogTool
 
 TEST_SIZE = 256
-SPLITS = ("train", "test")
 SEEDS = 1 << 32
 """Seeds of one split."""
 TRIES = 200
@@ -80,7 +93,7 @@ class Verilog(Env):
         if any(FAMILIES[name].level > 1 for name in self.families):
             self.tools = (VerilogTool(seconds=2 * seconds),)
         self.rewards = (share * Verilog.passed,)  # and correct
-        self._splits: dict[str, list[Task]] = {}
+        self._splits = Splits(self._make)
 
     def tasks(self, split: str) -> list[Task]:
         """The tasks of ``train`` or ``test``, made once; no prompt stands in both.
@@ -88,12 +101,7 @@ class Verilog(Env):
         Raises:
             ConfigError: the split is unknown, or the families have too few modules.
         """
-        if split not in SPLITS:
-            raise ConfigError(f"There is no split {split!r}; there are 'train' and 'test'.")
-        if split not in self._splits:
-            held_out = {task.prompt for task in self.tasks("test")} if split == "train" else set()
-            self._splits[split] = self._make(split, held_out)
-        return self._splits[split]
+        return self._splits(split)
 
     async def reset(self, task: Task) -> None:
         """Nothing has been judged yet."""
@@ -162,9 +170,8 @@ class Verilog(Env):
             }
         return self._verdict
 
-    def _make(self, split: str, used: set[str]) -> list[Task]:
-        size = self.size if split == "train" else min(TEST_SIZE, self.size // 4)
-        count, rest = divmod(size, len(self.families))
+    def _make(self, split: str, used: set[Hashable]) -> list[Task]:
+        count, rest = divmod(split_size(split, self.size, TEST_SIZE), len(self.families))
         first = (2 * self.seed + (split == "test")) * SEEDS
         tasks: list[Task] = []
         for position, family in enumerate(self.families):
@@ -172,7 +179,7 @@ class Verilog(Env):
         random.Random(f"{self.seed} {split}").shuffle(tasks)
         return tasks
 
-    def _draw(self, family: str, first: int, count: int, used: set[str]) -> list[Task]:
+    def _draw(self, family: str, first: int, count: int, used: set[Hashable]) -> list[Task]:
         """``count`` tasks of a family; their prompts are added to ``used``."""
         drawn: list[Task] = []
         misses, seed = 0, first

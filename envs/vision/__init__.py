@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
@@ -20,11 +20,13 @@ from agentrl import (
     Expert,
     InfrastructureError,
     Message,
+    Splits,
     Task,
     Tool,
     ToolError,
     call,
     say,
+    split_size,
 )
 from agentrl.envs.vision import photos
 from agentrl.envs.vision.photos import OnBadRow
@@ -36,7 +38,6 @@ from agentrl.tools.vision import Album, Crop, DrawBox, MeasureColor, Ocr, Rotate
 from agentrl.tools.vision.album import Seen
 
 TEST_SIZE = 256
-SPLITS = ("train", "test")
 TRIES = 100
 """Pictures drawn by lot for one that is not there yet."""
 
@@ -113,7 +114,7 @@ class Vision(Env):
         self.tool_names = _chosen(tools, TOOLS, "tool", none=True)
         self.tools = [TOOLS[name](self.showing) for name in self.tool_names]
         self.rewards = [correct, *([curiosity * pixel_reasoner()] if curiosity else [])]
-        self._splits: dict[str, list[Task]] = {}
+        self._splits = Splits(self._photos, key=_file) if data else Splits(self._make, key=self._picture)
 
     def tasks(self, split: str) -> list[Task]:
         """The tasks of ``train`` or ``test``, made or read once; no picture stands in both.
@@ -122,27 +123,23 @@ class Vision(Env):
             ConfigError: the split is unknown, or there are not so many different pictures.
             DataError: ``data`` cannot be read.
         """
-        if split not in SPLITS:
-            raise ConfigError(f"There is no split {split!r}; there are 'train' and 'test'.")
-        if split not in self._splits:
-            test = self.tasks("test") if split == "train" else []
-            if self.data:
-                held_out = {task.metadata["file"] for task in test}
-                rows = photos.load(self.data, split, self.on_bad_row)
-                self._splits[split] = [task for task in rows if task.metadata["file"] not in held_out]
-            else:
-                self._splits[split] = self._made(split, {_drawn(self.puzzle(task)) for task in test})
-        return self._splits[split]
+        return self._splits(split)
 
     def puzzle(self, task: Task) -> Puzzle:
         """The built-in picture of a task, with its question."""
         return KINDS[task.metadata["kind"]](random.Random(task.metadata["seed"]), self.showing)
 
-    def _made(self, split: str, there: set[str]) -> list[Task]:
-        size = self.size if split == "train" else min(TEST_SIZE, self.size // 4)
+    def _picture(self, task: Task) -> str:
+        return _drawn(self.puzzle(task))
+
+    def _photos(self, split: str, _: set[Hashable]) -> Iterator[Task]:
+        return photos.load(str(self.data), split, self.on_bad_row)
+
+    def _make(self, split: str, there: set[Hashable]) -> list[Task]:
+        size = split_size(split, self.size, TEST_SIZE)
         return [self._new(split, index, there) for index in range(size)]
 
-    def _new(self, split: str, index: int, there: set[str]) -> Task:
+    def _new(self, split: str, index: int, there: set[Hashable]) -> Task:
         """A task whose picture is not ``there``; the kinds take turns."""
         kind = self.kinds[index % len(self.kinds)]
         for attempt in range(TRIES):
@@ -231,6 +228,10 @@ def _program(description: dict[str, Any]) -> str:
     """What draws a picture in the sandbox, into ``drawn.png`` or ``drawn.webp``."""
     drawing = resources.files("agentrl.envs.vision").joinpath("drawing.py").read_text("utf-8")
     return f"{drawing}\nsave({description!r}, 'drawn')"
+
+
+def _file(task: Task) -> str:
+    return str(task.metadata["file"])
 
 
 def _drawn(puzzle: Puzzle) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Literal
 
 from agentrl import (
@@ -15,12 +15,14 @@ from agentrl import (
     Observation,
     SessionLost,
     Snapshot,
+    Splits,
     Task,
     ToolError,
     Trajectory,
     call,
     reward,
     say,
+    split_size,
 )
 from agentrl.envs.web.miniwob import MiniWob
 from agentrl.envs.web.miniwob_play import SCRIPTS
@@ -89,6 +91,7 @@ class Web(Env):
         self.tools = (self.browser,)
         self.opened: OpenPage | None = None
         self.asked, self.shown = "", ""
+        self._splits = Splits(self._make, key=lambda task: task.id)
 
     def tasks(self, split: str) -> list[Task]:
         """Tasks of all kinds in turn, each with a seed of its own; no seed stands in both splits.
@@ -96,11 +99,11 @@ class Web(Env):
         Raises:
             ConfigError: the split is unknown.
         """
-        if split not in ("train", "test"):
-            raise ConfigError(f"There is no split {split!r}; there are 'train' and 'test'.")
-        count = self.size if split == "train" else min(TEST_SIZE, self.size // 4)
+        return self._splits(split)
+
+    def _make(self, split: str, _: set[Hashable]) -> list[Task]:
         tasks = []
-        for number in range(count):
+        for number in range(split_size(split, self.size, TEST_SIZE)):
             kind, seed = self.kinds[number % len(self.kinds)], 2 * (self.seed * self.size + number)
             seed += split == "test"
             tasks.append(
