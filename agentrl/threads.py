@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-ENVIRONMENT = {"GOMP_SPINCOUNT": "1000"}
+SPIN = {"GOMP_SPINCOUNT": "1000"}
 """Turns of an idle loop before a thread of an OpenMP pool sleeps.
 
 By default GNU's OpenMP turns for milliseconds. Where two processes compute on the same cores, each then
@@ -13,9 +13,11 @@ long as one alone.
 """
 
 
+def environment() -> dict[str, str]:
+    """Variables with which a process's threads sleep early; none where the user has set how they wait."""
+    return {} if {"OMP_WAIT_POLICY", *SPIN} & os.environ.keys() else dict(SPIN)
+
+
 def share_cores() -> None:
-    """Have this process and those it starts sleep rather than spin, unless the user has set how they wait."""
-    if "OMP_WAIT_POLICY" in os.environ:
-        return
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    """Have this process and those it starts sleep rather than spin."""
+    os.environ.update(environment())

@@ -28,7 +28,7 @@ NO_VIDEOS = {"video": 0}
 """Their frames are shown as images; and vLLM would try out a video of the greatest size at its start."""
 
 ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING", "TOKENIZERS_PARALLELISM": "false"}
-CPU_ENVIRONMENT = {"TORCH_COMPILE_DISABLE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", **threads.ENVIRONMENT}
+CPU_ENVIRONMENT = {"TORCH_COMPILE_DISABLE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 """What the engine's processes inherit, unless the user has set it."""
 
 
@@ -76,7 +76,8 @@ class VllmPolicy:
         Raises:
             ModelUnsupported: vLLM is not installed, or the model does not load.
         """
-        for name, value in {**ENVIRONMENT, **(CPU_ENVIRONMENT if device == "cpu" else {})}.items():
+        on_cpu = {**CPU_ENVIRONMENT, **threads.environment()} if device == "cpu" else {}
+        for name, value in {**ENVIRONMENT, **on_cpu}.items():
             os.environ.setdefault(name, value)
         share = {"gpu_memory_utilization": memory}
         cache = {

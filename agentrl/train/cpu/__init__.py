@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from agentrl.threads import ENVIRONMENT
+from agentrl.threads import environment as waiting
 
 
 def active() -> bool:
@@ -35,7 +35,7 @@ def environment(threads: int, roles: list[str]) -> dict[str, str]:
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # lets the engine run its one worker in its own process
         "OMP_NUM_THREADS": str(threads),
-        **ENVIRONMENT,
+        **waiting(),
         "TQ_NUM_THREADS": str(threads),
         "TORCH_COMPILE_DISABLE": "1",
         # glibc would give every large tensor's memory back to the kernel and ask for it anew.
