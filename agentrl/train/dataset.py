@@ -44,18 +44,11 @@ def _write(env: Env, split: str, tasks: Iterable[Task], path: Path) -> None:
     rows = [
         {
             "data_source": env.name,
-            "prompt": [{"role": m["role"], "content": _words(m["content"])} for m in env.messages(task)],
+            # For verl's data loader. The episode loop takes the task, and makes the opening after reset().
+            "prompt": [{"role": "user", "content": task.prompt}],
             "reward_model": {"style": "rule", "ground_truth": ""},
             "extra_info": {"index": index, "split": split, "task": json.dumps(task.to_dict())},
         }
         for index, task in enumerate(tasks)
     ]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-
-
-def _words(content: object) -> str:
-    """The text of a message, for verl's data loader; the episode loop takes the task, images and all."""
-    if isinstance(content, str):
-        return content
-    parts = content if isinstance(content, list) else [content]
-    return "".join(part if isinstance(part, str) else "[image]" for part in parts)

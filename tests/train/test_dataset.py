@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agentrl import DataError, Env, Task
+from agentrl import DataError, Env, Message, Task
 from agentrl.train import dataset
 from agentrl.train.dataset import write_tasks
 
@@ -20,6 +20,10 @@ class Quiz(Env):
     """Asks."""
 
     prompt = "Answer."
+
+    def messages(self, task: Task) -> list[Message]:
+        """Like an opening that shows what reset() made: there is none before an episode."""
+        raise AssertionError("nothing has been reset")
 
     def __init__(self, train: int = 3, test: int = 2) -> None:
         super().__init__()
@@ -40,15 +44,12 @@ def tasks(folder: Path, split: str) -> list[Task]:
     return [Task(**json.loads(row["extra_info"]["task"])) for row in rows(folder, split)]
 
 
-def test_a_row_holds_the_opening_messages_and_the_whole_task(tmp_path: Path) -> None:
+def test_a_row_holds_the_whole_task(tmp_path: Path) -> None:
     env = Quiz()
     assert write_tasks(env, tmp_path, test_limit=10, train_minimum=3) == (3, 2)
     row = rows(tmp_path, "train")[1]
     assert row["data_source"] == "quiz"
-    assert row["prompt"] == [
-        {"role": "system", "content": "Answer."},
-        {"role": "user", "content": "train 1?"},
-    ]
+    assert row["prompt"] == [{"role": "user", "content": "train 1?"}]
     assert (row["extra_info"]["index"], row["extra_info"]["split"]) == (1, "train")
     assert tasks(tmp_path, "train") == list(env.tasks("train"))
     assert tasks(tmp_path, "test") == list(env.tasks("test"))
