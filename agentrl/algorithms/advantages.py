@@ -3,11 +3,11 @@
 Which baselines are biased where the policy decides when an episode ends (verl#7244): subtracting, reward by
 reward, the mean of each later turn index is biased, for the number of terms depends on when the policy
 stopped. Here a turn's whole return is compared, once. With ``leave_one_out``, which leaves out the whole own
-episode, the baseline of a turn does not depend on the turn's action, and the gradient is unbiased at every level.
+episode, a turn's baseline does not depend on its action, and the gradient is unbiased at every level.
 ``mean`` has the own episode in the baseline: at level episode that shortens the gradient by ``1 - 1/n`` and
 nothing else; at level step each turn's gradient is shortened by its own factor; at level turn the baseline
-depends on how many turns the episode went on for, so it is biased. Dividing by a group's standard deviation weighs
-groups anew.
+depends on how many turns the episode went on for, so it is biased. Dividing by a group's standard deviation
+weighs groups anew.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def compute(batch: Batch, spec: Algorithm, *, median: RunningPercentile | None =
 
 
 class Result:
-    """Advantages, and the returns that a critic is fitted to. Both ``[N, T]``, float32, 0 where not sampled."""
+    """Advantages, and what a critic is fitted to. Both ``[N, T]``, float32, 0 where nothing was sampled."""
 
     def __init__(self, advantages: npt.NDArray[np.float32], returns: npt.NDArray[np.float32]) -> None:
         self.advantages, self.returns = advantages, returns
@@ -118,7 +118,7 @@ def _critic_level(tokens: Tokens, how: Advantage) -> tuple[Floats, Floats]:
         advantages, returns = gae(tokens.turn_reward, at_start, tokens.turn_continues(), how.gamma, how.lam)
         scaled = _scaled(advantages, advantages, tokens.turn_group, how)
         return scaled[tokens.turn], returns[tokens.turn]
-    returns = tokens.episode_reward
+    returns = np.asarray(tokens.episode_reward, dtype=np.float64)
     advantages = returns - tokens.value[tokens.episode_firsts]
     scaled = _scaled(advantages, advantages, tokens.episode_group, how)
     return scaled[tokens.episode], returns[tokens.episode]

@@ -46,7 +46,7 @@ class Batch:
         cls,
         mask: npt.ArrayLike,
         rewards: npt.ArrayLike,
-        groups: Sequence[int],
+        groups: npt.ArrayLike,
         *,
         turns: npt.ArrayLike | None = None,
         episodes: Sequence[int] | None = None,
@@ -123,7 +123,8 @@ class Tokens:
 
     def per_turn(self, values: npt.ArrayLike) -> Floats:
         """The sum over each turn's tokens. ``[S]`` to ``[K]``"""
-        return np.bincount(self.turn, weights=np.asarray(values, float), minlength=len(self.starts))
+        numbers = np.asarray(values, dtype=np.float64)
+        return np.asarray(np.bincount(self.turn, weights=numbers, minlength=len(self.starts)), float)
 
     def turn_lengths(self) -> Ints:
         """How many tokens each turn has. ``[K]``"""

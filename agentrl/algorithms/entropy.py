@@ -12,4 +12,4 @@ from agentrl.algorithms.scan import Floats
 def turn_entropy(entropy: npt.ArrayLike, tokens: Tokens) -> Floats:
     """The mean over each turn's tokens, in nats (DART's entropy of a step). ``[N, T]`` to ``[K]``"""
     flat = np.asarray(entropy, dtype=np.float64)[tokens.row, tokens.column]
-    return tokens.per_turn(flat) / np.maximum(tokens.turn_lengths(), 1)
+    return np.asarray(tokens.per_turn(flat) / np.maximum(tokens.turn_lengths(), 1))

@@ -45,7 +45,7 @@ def kept_episodes(rewards: npt.ArrayLike, group: npt.ArrayLike, how: Filters) ->
     """All that :class:`Filters` says of groups, one after the other."""
     reward, number = np.asarray(rewards, dtype=np.float64), dense(group)
     kept = np.ones(len(reward), dtype=bool)
-    if how.zero_variance != "keep":
+    if how.zero_variance == "drop":
         kept &= varied(reward, number)
     if how.least_std is not None:
         kept &= std_above(reward, number, how.least_std, ddof=how.std_ddof)
@@ -54,8 +54,13 @@ def kept_episodes(rewards: npt.ArrayLike, group: npt.ArrayLike, how: Filters) ->
     return kept
 
 
+def kept_all(how: Filters) -> bool:
+    """Whether no group is left out of a step that was played."""
+    return how.zero_variance != "drop" and how.least_std is None and how.top_share is None
+
+
 def high_entropy_turns(entropy: npt.ArrayLike, group: npt.ArrayLike, share: float = 0.2) -> Bools:
-    """Keeps turns whose entropy is at least the group's percentile (DART: the 20th; linear between neighbours).
+    """Keeps turns whose entropy is at least a percentile of the group's (DART: the 20th; linear).
 
     Args:
         entropy: mean token entropy of each turn. ``[K]``

@@ -32,7 +32,7 @@ def group_sizes(group: Ints) -> Ints:
 def group_sum(values: npt.ArrayLike, group: Ints) -> Floats:
     """The sum over each one's group."""
     numbers = np.asarray(values, dtype=np.float64)
-    return np.bincount(group, weights=numbers)[group] if len(group) else numbers
+    return np.asarray(np.bincount(group, weights=numbers)[group], float) if len(group) else numbers
 
 
 def group_mean(values: npt.ArrayLike, group: Ints) -> Floats:

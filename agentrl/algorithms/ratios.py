@@ -23,8 +23,8 @@ def ratio(
 ) -> torch.Tensor:
     """``exp`` of the log-ratio, summed or averaged over the level; every token has that of its turn or row.
 
-    Token: PPO. Sequence with mean: GSPO (arXiv:2507.18071, Eq. 7). Sequence or turn with sums: LOOP (for turns
-    inferred from the definition; the released code has tokens and trajectories).
+    Token: PPO. Sequence with mean: GSPO (arXiv:2507.18071, Eq. 7). Sequence or turn with sums: LOOP (for
+    turns inferred from the definition; the released code has tokens and trajectories).
 
     Args:
         logprobs: of the policy, with its gradient.

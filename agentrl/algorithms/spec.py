@@ -268,6 +268,9 @@ class Algorithm(Part):
         levels = [self.advantage, *([self.second_advantage] if self.second_advantage else [])]
         if any(level.baseline == "critic" for level in levels) and self.critic is None:
             raise ValueError("the advantage's baseline is a critic, and there is none: set critic.kind")
+        dropped = self.filters.zero_variance == "drop", self.filters.least_std, self.filters.top_share
+        if self.critic is not None and any(dropped):
+            raise ValueError("filters leave out groups, and a critic learns from every episode")
         return self
 
     def levels(self) -> list[tuple[float, Advantage]]:

@@ -11,15 +11,15 @@ from agentrl.algorithms.scan import Floats
 def duration_weights(seconds: npt.ArrayLike) -> Floats:
     """Seconds over their mean: what took long is seldom among an asynchronous run's samples.
 
-    From RL for machine-learning engineering agents: the gradient is multiplied by an action's duration, rescaled
-    by the batch's mean. Without any time at all, every weight is 1.
+    From RL for machine-learning engineering agents: the gradient is multiplied by an action's duration,
+    rescaled by the batch's mean. Without any time at all, every weight is 1.
 
     Args:
         seconds: wall time of each action, with its tools. ``[K]``
     """
     taken = np.asarray(seconds, dtype=np.float64)
     mean = taken.mean() if taken.size else 0.0
-    return taken / mean if mean > 0 else np.ones_like(taken)
+    return np.asarray(taken / mean) if mean > 0 else np.ones_like(taken)
 
 
 def balanced_weights(probabilities: npt.ArrayLike, rewards: npt.ArrayLike) -> tuple[Floats, Floats]:
@@ -50,9 +50,9 @@ def sequence_probability(logprobs: npt.ArrayLike, episode: npt.NDArray[np.int64]
         episode: of each, from 0 on. ``[S]``
     """
     total = np.bincount(episode, weights=np.asarray(logprobs, dtype=np.float64))
-    return np.exp(total / np.maximum(np.bincount(episode), 1))
+    return np.asarray(np.exp(total / np.maximum(np.bincount(episode), 1)))
 
 
 def _over_mean(numbers: Floats) -> Floats:
     mean = numbers.mean() if numbers.size else 0.0
-    return numbers / mean if mean > 0 else np.ones_like(numbers)
+    return np.asarray(numbers / mean) if mean > 0 else np.ones_like(numbers)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import numpy as np
 import pytest
 from algorithm_numbers import episodes, spec, turns
@@ -94,7 +96,7 @@ def test_levels_are_summed_and_only_tokens_of_the_turn_get_its_part() -> None:
         second_advantage={"level": "step", "baseline": "mean", "weight": 2.0, "gamma": 0.5},
     )
     batch = turns([[1, 2], [1]], [[1.0, 1.0], [0.5]])
-    # episodes: 2 and .5, mean 1.25; first steps return 1.5 and .5, mean 1; the second step is alone: its return
+    # episodes: 2 and .5, mean 1.25; first steps return 1.5 and .5, mean 1; the second step is alone
     assert compute(batch, algorithm).advantages.tolist() == [
         [0.75 + 2 * 0.5, 0.75 + 2 * 1, 0.75 + 2 * 1],
         [-0.75 - 2 * 0.5, 0, 0],
@@ -115,7 +117,7 @@ def test_an_episode_in_several_rows_is_one_episode() -> None:
     one = turns([[2, 1], [1]], [[0.25, 0.75], [0]])
     split = Batch.of(
         mask=[[1, 1, 0], [1, 0, 0], [0, 1, 0]],
-        rewards=[[0, 0.25, 9], [0.75, 9, 9], [9, 0, 9]],
+        rewards=np.array([[0, 0.25, 9], [0.75, 9, 9], [9, 0, 9]]),
         groups=[0, 0, 0],
         turns=[[0, 0, -1], [1, -1, -1], [-1, 0, -1]],
         episodes=[7, 7, 3],
@@ -158,7 +160,9 @@ def batches(draw: st.DrawFn) -> Batch:
 
 
 @given(batches(), st.sampled_from(ALL), st.randoms(use_true_random=False))
-def test_order_padding_and_masked_tokens_change_nothing(batch: Batch, algorithm: Algorithm, random) -> None:  # type: ignore[no-untyped-def]
+def test_order_padding_and_masked_tokens_change_nothing(
+    batch: Batch, algorithm: Algorithm, random: Random
+) -> None:
     expected = compute(batch, algorithm).advantages
     order = list(range(len(batch.groups)))
     random.shuffle(order)
