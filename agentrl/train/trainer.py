@@ -52,15 +52,20 @@ class AgentTrainer(PPOTrainerSync):
 
     def __init__(self, composed: Any, config: TrainConfig, folder: Path, events: EventSink) -> None:
         super().__init__(composed)
-        self._settings, self._folder, self._events = config, folder, events
+        self._folder, self._events = folder, events
+        self.prepare(config)
         self._certificate = Certificate(folder)
-        self._plan = plan(config.algorithm)
-        self._median = _median(self._plan.algorithm)
-        self._loss_of: Algorithm | None = None
         self._first_step: int | None = None
         self._unsaved: str | None = None
         self._finished = 0
         self.global_steps: int = 0
+
+    def prepare(self, config: TrainConfig) -> None:
+        """Take the run's settings, and from them what carries out its algorithm."""
+        self._settings = config
+        self._plan = plan(config.algorithm)
+        self._median = _median(self._plan.algorithm)
+        self._loss_of: Algorithm | None = None
 
     def fit(self, agent_loop_manager: Any) -> None:
         """Train; keeps a checkpoint of the last finished step when the run is stopped.
