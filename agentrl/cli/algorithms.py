@@ -58,7 +58,7 @@ def show(
     name: str = typer.Argument(help="An algorithm's name."),
     as_json: bool = typer.Option(False, "--json", help="Print a JSON object."),
 ) -> int:
-    """Show an algorithm: where it is from, its parts, what in it is inferred, and what training lacks of it."""
+    """Show an algorithm: its source, its parts, what in it is inferred, and what training lacks of it."""
     import yaml
     from rich.console import Console
     from rich.text import Text

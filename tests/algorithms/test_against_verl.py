@@ -124,7 +124,7 @@ def test_clip_covs_loss(share: float) -> None:
 
 
 def test_truncated_weights() -> None:
-    """verl's CISPO weighs by the policy before the update and bounds it on both sides; within both it is ours."""
+    """verl's CISPO weighs by the policy before the update and bounds it on both sides: within, it is ours."""
     near = OLD + 0.01 * torch.from_numpy(RNG.normal(size=OLD.shape))
     expected, _ = core_algos.compute_policy_loss_cispo(
         OLD, near, ADVANTAGES, MASK, "token-mean", config(clip_ratio_low=0.5, clip_ratio_high=0.5)

@@ -1,8 +1,8 @@
 """verl#7244: baselines of turns where the policy decides when an episode ends.
 
 A tiny environment, solved exactly: at each of up to three turns the policy goes on with probability
-``sigmoid(theta_t)`` or stops. A turn pays a reward that depends on what was chosen. Every group of three episodes
-is enumerated with its probability, so expected gradients are exact, without sampling.
+``sigmoid(theta_t)`` or stops. A turn pays a reward that depends on what was chosen. Every group of three
+episodes is enumerated with its probability, so expected gradients are exact, without sampling.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ def test_the_true_gradient_is_that_of_the_expected_return() -> None:
         return float(sum(p * sum(rewards(e)) for p, e in zip(chance, EPISODES, strict=True)))
 
     steps = np.eye(3) * 1e-6
-    assert TRUE == pytest.approx([(value(THETA + s) - value(THETA - s)) / 2e-6 for s in steps], abs=1e-8)
+    differences = [(value(THETA + s) - value(THETA - s)) / 2e-6 for s in steps]
+    assert pytest.approx(differences, abs=1e-8) == TRUE
 
 
 @pytest.mark.parametrize("level", ["episode", "turn", "step", "token"])
