@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from agentrl.algorithms.batch import Batch
-from agentrl.algorithms.groups import dense
 from agentrl.algorithms.spec import Aggregation
 
 
@@ -40,9 +39,8 @@ def token_shares(batch: Batch, how: Aggregation, *, horizon: int | None = None) 
         return np.zeros(batch.mask.shape, dtype=np.float32)
     if how.kind == "token":
         return tokens.placed(np.full(count, 1.0 / count))
-    row = dense(tokens.row)
     if how.kind in ("sequence_sum", "sum_norm"):
-        divisor = float(row.max() + 1)
+        divisor = float(np.count_nonzero(np.bincount(tokens.row)))
         if how.kind == "sum_norm":
             divisor *= _horizon(how.horizon or horizon)
         return tokens.placed(np.full(count, 1.0 / divisor))
@@ -50,9 +48,9 @@ def token_shares(batch: Batch, how: Aggregation, *, horizon: int | None = None) 
         turns = np.bincount(tokens.turn_episode)
         of_turn = 1.0 / (len(turns) * turns[tokens.turn_episode] * tokens.turn_lengths())
         return tokens.placed(of_turn[tokens.turn])
-    unit = {"sequence": row, "episode": tokens.episode, "prompt": dense(tokens.group)}[how.kind]
+    unit = {"sequence": tokens.row, "episode": tokens.episode, "prompt": tokens.group}[how.kind]
     lengths = np.bincount(unit)
-    return tokens.placed((1.0 / (len(lengths) * lengths))[unit])
+    return tokens.placed((1.0 / (np.count_nonzero(lengths) * np.maximum(lengths, 1)))[unit])
 
 
 def _horizon(horizon: int | None) -> int:

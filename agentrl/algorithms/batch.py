@@ -95,10 +95,11 @@ class Tokens:
         along, self.column = np.nonzero(batch.mask[sorting])
         self.row: Ints = sorting[along]
         self.shape = batch.mask.shape
-        self.episode = dense(batch.episodes[self.row]) if len(self.row) else np.zeros(0, np.int64)
+        owner = np.asarray(batch.episodes)[self.row]  # in ascending order, so a change is a new episode
         turn_id = np.asarray(batch.turns)[self.row, self.column]
         new_episode = np.ones(len(self.row), dtype=bool)
-        new_episode[1:] = self.episode[1:] != self.episode[:-1]
+        new_episode[1:] = owner[1:] != owner[:-1]
+        self.episode: Ints = np.cumsum(new_episode) - 1
         new_turn = new_episode.copy()
         new_turn[1:] |= turn_id[1:] != turn_id[:-1]
         self.turn: Ints = np.cumsum(new_turn) - 1

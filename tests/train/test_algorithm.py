@@ -83,7 +83,8 @@ def test_verls_own_parts_are_used_where_they_are_the_same() -> None:
 
 
 def test_parts_and_what_is_short_for_them_reach_verl() -> None:
-    config = load_config("env", ["algorithm.name=dr_grpo", "algorithm.trust.clip_low=0.1", "algorithm.clip_high=0.3",
+    config = load_config("env", ["algorithm.name=dr_grpo", "algorithm.trust.clip_low=0.1",
+                                 "algorithm.clip_high=0.3",
                                  "algorithm.kl_coefficient=0.01", "algorithm.kl.form=k1"])  # fmt: skip
     options = verl_options(plan(config.algorithm), horizon=256)
     actor = {key.rpartition(".")[2]: value for key, value in options.items() if ".actor." in key}
@@ -98,7 +99,7 @@ def test_episodes_are_compared_in_groups_only_where_an_algorithm_compares_them()
     plan(load_config("env", ["algorithm.group_size=1", "algorithm.name=ppo"]).algorithm)
 
 
-# The trainer's own path: a step's rows in a queue, advantages in it afterwards, and the loss that a worker makes.
+# The trainer's own path: a step's rows in a queue, advantages in it afterwards, the loss that a worker makes.
 
 KEYS = ["task_0_0", "task_1_0", "task_2_0", "task_2_1", "pad_0_0", "pad_1_0"]
 LENGTHS = [4, 3, 2, 2, 1, 1]
@@ -131,8 +132,10 @@ class FakeQueue:
         self.put(KEYS, {
             "response_mask": nested(MASKS, torch.int64), "rm_scores": nested(REWARDS),
             "turn_ids": nested(TURNS, torch.int64), "turn_seconds": nested(SECONDS),
-            "old_log_probs": nested(noise), "rollout_log_probs": nested([[x - 0.1 for x in row] for row in noise]),
-            "values": nested([[0.5] * n for n in LENGTHS]), "entropy": nested([[0.1 * n] * n for n in LENGTHS]),
+            "old_log_probs": nested(noise),
+            "rollout_log_probs": nested([[x - 0.1 for x in row] for row in noise]),
+            "values": nested([[0.5] * n for n in LENGTHS]),
+            "entropy": nested([[0.1 * n] * n for n in LENGTHS]),
         })  # fmt: skip
 
     def put(self, keys: Sequence[str], fields: Any) -> None:
