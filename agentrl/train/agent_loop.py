@@ -52,6 +52,7 @@ class _Rollout:
     policy: VerlPolicy
     folder: Path
     config: TrainConfig
+    carries_rewards: bool
     vision: Vision | None = None
     first_step: int | None = None
 
@@ -91,7 +92,8 @@ def _rollout(folder: str, client: _Box, tokenizer: _Box, processor: _Box) -> _Ro
         sandbox=runtime.sandbox,
         events=runtime.events,
     )
-    return _Rollout(runner, policy, Path(folder), config, vision)
+    carries = plan(config.algorithm).carries_rewards
+    return _Rollout(runner, policy, Path(folder), config, carries, vision)
 
 
 class _Box:
@@ -144,10 +146,15 @@ class EpisodeLoop(AgentLoopBase):
             ledger = rollout.policy.take_ledger(episode)
         wanted = info["split"] == "train" and rollout.wants_ledger(step)
         summary = {**_summary(trajectory), "success": succeeded(rollout.runner.env, trajectory)}
-        carry = plan(rollout.config.algorithm).carries_rewards
         if wanted:
             keep_pictures(rollout.folder, trajectory.pictures.values())
-        return to_outputs(trajectory, summary, ledger if wanted else [], carry=carry, vision=rollout.vision)
+        return to_outputs(
+            trajectory,
+            summary,
+            ledger if wanted else [],
+            carry=rollout.carries_rewards,
+            vision=rollout.vision,
+        )
 
 
 def to_outputs(

@@ -34,7 +34,7 @@ def rewards(choices: Choices) -> list[float]:
     return [GO_REWARD[t] if go else STOP_REWARD[t] for t, go in enumerate(choices)]
 
 
-def score(choices: Choices, advantages: Sequence[float]) -> np.ndarray:
+def score(choices: Choices, advantages: Sequence[float] | np.ndarray) -> np.ndarray:
     """Sum over turns of advantage times the gradient of the choice's log-probability."""
     gradient = np.zeros(3)
     for t, (go, advantage) in enumerate(zip(choices, advantages, strict=True)):
@@ -42,7 +42,9 @@ def score(choices: Choices, advantages: Sequence[float]) -> np.ndarray:
     return gradient
 
 
-TRUE = sum(probability(e) * sum(rewards(e)) * score(e, [1.0] * len(e)) for e in EPISODES)
+TRUE: np.ndarray = np.sum(
+    [probability(e) * sum(rewards(e)) * score(e, [1.0] * len(e)) for e in EPISODES], axis=0
+)
 
 
 def expected_gradient(estimator: Callable[[Batch], np.ndarray]) -> np.ndarray:
@@ -50,7 +52,8 @@ def expected_gradient(estimator: Callable[[Batch], np.ndarray]) -> np.ndarray:
     for group in itertools.product(EPISODES, repeat=GROUP):
         batch = turns([[1] * len(e) for e in group], [rewards(e) for e in group])
         advantages = estimator(batch)
-        gradient = sum(score(e, advantages[i, : len(e)]) for i, e in enumerate(group)) / GROUP
+        scores = [score(e, advantages[i, : len(e)]) for i, e in enumerate(group)]
+        gradient = np.sum(scores, axis=0) / GROUP
         total += np.prod([probability(e) for e in group]) * gradient
     return total
 

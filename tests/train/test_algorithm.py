@@ -101,11 +101,12 @@ def test_episodes_are_compared_in_groups_only_where_an_algorithm_compares_them()
 
 # The trainer's own path: a step's rows in a queue, advantages in it afterwards, the loss that a worker makes.
 
+Rows = list[list[float]]
 KEYS = ["task_0_0", "task_1_0", "task_2_0", "task_2_1", "pad_0_0", "pad_1_0"]
 LENGTHS = [4, 3, 2, 2, 1, 1]
-MASKS = [[1, 0, 1, 1], [1, 1, 1], [1, 1], [0, 1], [0], [0]]
-REWARDS = [[0, 0, 0, 1.0], [0, 0, 0.0], [0, 0], [0, 0.25], [0], [0]]
-TURNS = [
+MASKS: Rows = [[1, 0, 1, 1], [1, 1, 1], [1, 1], [0, 1], [0], [0]]
+REWARDS: Rows = [[0, 0, 0, 1.0], [0, 0, 0.0], [0, 0], [0, 0.25], [0], [0]]
+TURNS: Rows = [
     [0, -1, 1, 1],
     [0, 0, 0],
     [0, 0],
@@ -113,7 +114,7 @@ TURNS = [
     [9] * 4,
     [9] * 4,
 ]  # verl's padding keeps a row's extra columns
-SECONDS = [[1.0, 0, 3, 3], [1, 1, 1], [3, 3], [0, 2], [1] * 4, [1] * 4]
+SECONDS: Rows = [[1.0, 0, 3, 3], [1, 1, 1], [3, 3], [0, 2], [1] * 4, [1] * 4]
 
 
 def nested(rows: Sequence[Sequence[float]], dtype: torch.dtype = torch.float32) -> torch.Tensor:
