@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
-from tensordict import TensorDict
+from tensordict import NonTensorStack, TensorDict
 from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.v1 import trainer_base
 from verl.utils import tensordict_utils as tu
 
 from agentrl.algorithms import load, names
@@ -144,9 +145,14 @@ class FakeQueue:
             self.columns.setdefault(name, {}).update(zip(keys, fields[name].unbind(), strict=True))
 
     def kv_batch_get(self, *, keys: Sequence[str], partition_id: str, select_fields: Sequence[str]) -> Any:
-        rows = {name: [self.columns[name][key] for key in keys] for name in select_fields}
-        jagged = {name: torch.nested.as_nested_tensor(row, layout=torch.jagged) for name, row in rows.items()}
-        return TensorDict(jagged, batch_size=len(keys))
+        """What there is of the fields, as TransferQueue does."""
+        rows = {
+            name: [self.columns[name][key] for key in keys] for name in select_fields if name in self.columns
+        }
+        fields = {name: torch.nested.as_nested_tensor(row, layout=torch.jagged) for name, row in rows.items()}
+        if "uid" in select_fields:
+            fields["uid"] = NonTensorStack(*[key.rsplit("_", 2)[0] for key in keys])
+        return TensorDict(fields, batch_size=len(keys))
 
     def kv_batch_put(self, *, keys: Sequence[str], partition_id: str, fields: Any) -> KVBatchMeta:
         self.put(keys, fields)
@@ -174,12 +180,18 @@ class Workers:
 def trainer(monkeypatch: pytest.MonkeyPatch, fake: FakeQueue, *settings: str) -> AgentTrainer:
     """One whose rows are in the fake queue; verl's own parts of it are not made."""
     monkeypatch.setattr(queue, "tq", fake)
+    monkeypatch.setattr(trainer_base, "tq", fake)
     config = load_config("env", [*settings, "algorithm.tasks_per_step=3", "algorithm.group_size=2",
                                  "rollout.max_trajectory_tokens=16"])  # fmt: skip
     made = object.__new__(AgentTrainer)
     made.prepare(config)
+    options = {key.removeprefix("algorithm."): value for key, value in verl_options(made._plan, 16).items()
+               if key.startswith("algorithm.")}  # fmt: skip
     made.config = OmegaConf.create(
-        {"actor_rollout_ref": {"actor": {"ppo_mini_batch_size": 3}, "rollout": {"n": 2}}}
+        {
+            "actor_rollout_ref": {"actor": {"ppo_mini_batch_size": 3}, "rollout": {"n": 2}},
+            "algorithm": options,
+        }
     )
     made.global_steps, made.actor_rollout_wg = 1, Workers()
     return made
@@ -200,6 +212,21 @@ def test_rows_of_an_episode_share_its_advantage_and_padding_has_none(monkeypatch
     a, b, c = 1 - 0.125, 0 - 0.625, 0.25 - 0.5
     assert columns["advantages"] == [[a, 0, a, a], [b] * 3, [c] * 2, [0, c], [0], [0]]
     assert columns["loss_shares"][0] == pytest.approx([1 / 4, 0, 1 / 4, 1 / 4])
+
+
+@pytest.mark.parametrize("name", ["grpo", "dr_grpo"])
+def test_verls_own_step_and_ours_write_the_same(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Ours is made to act by a second level without weight."""
+    nothing = "{level: episode, baseline: none, weight: 0}"
+    _, _, theirs = step(monkeypatch, f"algorithm.name={name}")
+    _, _, ours = step(
+        monkeypatch, f"algorithm.name={name}", f"algorithm.second_advantage={nothing}",
+        "algorithm.correction.kind=tis",
+    )  # fmt: skip
+    assert "loss_shares" in ours and "loss_shares" not in theirs
+    for mask, one, other in zip(MASKS, theirs["advantages"], ours["advantages"], strict=True):
+        sampled = np.array(mask, bool)
+        assert np.array(other)[sampled] == pytest.approx(np.array(one)[sampled], abs=1e-5)
 
 
 @pytest.mark.parametrize(
