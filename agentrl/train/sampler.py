@@ -8,7 +8,7 @@ from typing import Any
 
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
-from agentrl.errors import UsageError
+from agentrl.errors import ConfigError
 from agentrl.train.failure import check_run
 
 POLL_SECONDS = 0.1
@@ -42,7 +42,7 @@ class WatchfulReplayBuffer(ReplayBuffer):
     def _refill(self, groups: int) -> None:
         self._played += groups
         if self._most and self._played > self._most:
-            raise UsageError(
+            raise ConfigError(
                 f"{self._played} groups were played for one step and hardly any had rewards that differ. "
                 "Easier or harder tasks are needed; algorithm.filters.zero_variance=drop trains on what "
                 "there is."
@@ -50,7 +50,12 @@ class WatchfulReplayBuffer(ReplayBuffer):
         self._ask_for_more(groups)
 
     def _dapo_filtered_keys(self, partition_id: str) -> Any:
-        """verl's; it would end the run over a group whose episodes were all void, which here has failed."""
+        """verl's; it would end the run over a group whose episodes were all void, which here has failed.
+
+        verl looks at rows: where an episode has several, a group may stay that has rewards all alike.
+        """
+        if self.filter_groups_metric is None:
+            return super()._dapo_filtered_keys(partition_id)
         with_rows = {key.split("_")[0] for key in self.partitions[partition_id] if "_" in key}
         void = self.finished_keys[partition_id] - with_rows
         self.finished_keys[partition_id] -= void

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from agentrl.train import queue
 from agentrl.train.algorithm import missing, plan, verl_options
 from agentrl.train.loss import agent_loss
 from agentrl.train.resolve import check, resolve
+from agentrl.train.sampler import MOST_BATCHES, WatchfulReplayBuffer
 from agentrl.train.trainer import AgentTrainer
 
 BESIDE = {"critic.kind": "token", "filters.solved": "null", "groups.inject_success": "false",
@@ -327,3 +329,29 @@ def test_a_ramp_gives_workers_the_loss_of_the_step(monkeypatch: pytest.MonkeyPat
         made._update_actor(batch(), {})
     coefficients = [loss.keywords["algorithm"].entropy.coefficient for loss in made.actor_rollout_wg.given]
     assert coefficients == [1, 0.5, 0]
+
+
+def buffer(tmp_path: Path, tasks: int, asked: list[int]) -> WatchfulReplayBuffer:
+    return WatchfulReplayBuffer(
+        trainer_mode="sync", trainer_config={}, max_off_policy_threshold=None, max_off_policy_strategy="drop",
+        sampler_kwargs={"run": tmp_path, "replaced_groups_of": tasks}, refill_fn=asked.append,
+    )  # fmt: skip
+
+
+def test_the_search_for_groups_whose_rewards_differ_is_bounded(tmp_path: Path) -> None:
+    asked: list[int] = []
+    searching = buffer(tmp_path, 2, asked)
+    for _ in range(MOST_BATCHES):
+        searching.refill_fn(2)
+    with pytest.raises(ConfigError, match=r"filters\.zero_variance=drop"):
+        searching.refill_fn(1)
+    assert sum(asked) == 2 * MOST_BATCHES
+
+
+def test_a_group_without_rows_has_failed_and_is_not_looked_at(tmp_path: Path) -> None:
+    searching, plain = buffer(tmp_path, 2, []), buffer(tmp_path, 0, [])
+    for made in (searching, plain):
+        made.finished_keys["train"] = {"void"}
+        assert made._dapo_filtered_keys("train")[0] == set()
+    assert searching.failure_keys["train"] == {"void"} and not searching.finished_keys["train"]
+    assert plain.finished_keys["train"] == {"void"}
