@@ -26,13 +26,14 @@ class WatchfulReplayBuffer(ReplayBuffer):
 
     def __init__(self, **settings: Any) -> None:
         own = settings["sampler_kwargs"]
-        self._run, tasks = Path(own["run"]), int(own["replaced_groups_of"])
+        self._run, tasks = Path(own["run"]), int(own.get("replaced_groups_of", 0))
         if tasks:
             settings |= {"filter_groups_metric": "reward", "train_batch_size": tasks, "gen_batch_size": 1}
         super().__init__(poll_interval=POLL_SECONDS, **settings)
         self._most, self._played = MOST_BATCHES * tasks, 0
-        self._ask_for_more: Callable[[int], object] = settings["refill_fn"]
-        self.refill_fn = self._refill
+        if tasks:
+            self._ask_for_more: Callable[[int], object] = settings["refill_fn"]
+            self.refill_fn = self._refill
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> Any:
         """verl's, with the count of replaced groups begun anew."""
@@ -41,7 +42,7 @@ class WatchfulReplayBuffer(ReplayBuffer):
 
     def _refill(self, groups: int) -> None:
         self._played += groups
-        if self._most and self._played > self._most:
+        if self._played > self._most:
             raise ConfigError(
                 f"{self._played} groups were played for one step and hardly any had rewards that differ. "
                 "Easier or harder tasks are needed; algorithm.filters.zero_variance=drop trains on what "
