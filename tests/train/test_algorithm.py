@@ -14,6 +14,7 @@ from tensordict import NonTensorStack, TensorDict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1 import trainer_base
 from verl.utils import tensordict_utils as tu
+from verl.workers.engine.utils import prepare_micro_batches
 
 from agentrl.algorithms import load, names
 from agentrl.algorithms.spec import PARTS
@@ -301,6 +302,29 @@ def test_the_loss_of_a_step_and_its_gradient(monkeypatch: pytest.MonkeyPatch, na
     assert torch.isfinite(loss) and "actor/pg_loss" in metrics
     assert flat.grad is not None and flat.grad[-4:].abs().sum() == 0 and flat.grad.abs().sum() > 0
     assert float(flat.grad[1]) == 0  # the log-prob of the observation in the first row
+
+
+def test_verls_micro_batches_sum_to_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Split as the worker splits them, by length; the ratio of a turn needs the turns to come along."""
+    made, fake, _ = step(monkeypatch, "algorithm.name=loop", "algorithm.ratio.level=turn")
+    algorithm = made._plan.algorithm
+    generator = torch.Generator().manual_seed(2)
+    logprobs = [torch.randn(n + 1, generator=generator) * 0.2 - 1 for n in LENGTHS]
+
+    def output(rows: Sequence[int]) -> dict[str, torch.Tensor]:
+        return {"log_probs": torch.nested.as_nested_tensor([logprobs[i] for i in rows], layout=torch.jagged)}
+
+    data = worker_rows(fake)
+    whole, _ = agent_loss(output(range(len(KEYS))), data, algorithm=algorithm)
+    data["input_ids"] = nested([[0] * (n + 1) for n in LENGTHS], torch.int64)
+    tu.assign_non_tensor(data, use_dynamic_bsz=True, max_token_len_per_gpu=8)
+    parts, places = prepare_micro_batches(data)
+    assert len(parts) > 1
+    losses = [
+        agent_loss(output(rows), part, algorithm=algorithm)[0]
+        for part, rows in zip(parts, places, strict=True)
+    ]
+    assert float(sum(losses)) == pytest.approx(float(whole), abs=1e-6)
 
 
 def test_a_worked_loss_through_the_workers_function(monkeypatch: pytest.MonkeyPatch) -> None:
