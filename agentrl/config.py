@@ -29,25 +29,45 @@ class Section(BaseModel):
 class Algorithm(Section):
     """How the policy is improved."""
 
-    name: Literal["grpo", "ppo"] = Field("grpo", description="grpo: group baseline; ppo: a critic with GAE")
+    name: str = Field("grpo", description="one of agentrl algorithms; see docs/algorithms.md")
     tasks_per_step: int = Field(16, ge=1, description="tasks sampled for each training step")
     group_size: int = Field(8, ge=1, description="episodes per task")
     learning_rate: float = Field(1e-6, gt=0)
     warmup_steps: int = Field(0, ge=0, description="steps over which the learning rate rises")
     minibatches: int = Field(1, ge=1, description="optimizer updates per step; must divide tasks_per_step")
     epochs: int = Field(1, ge=1, description="passes over each step's samples")
-    clip_low: float = Field(0.2, gt=0)
-    clip_high: float = Field(0.28, gt=0)
-    kl_coefficient: float = Field(0.0, ge=0, description="weight of the KL loss against the starting policy")
-    entropy_coefficient: float = Field(0.0, ge=0)
-    normalize_by_std: bool = Field(
-        True, description="divide a group's advantages by their standard deviation"
+    clip_low: float | None = Field(None, gt=0, description="short for trust.clip_low")
+    clip_high: float | None = Field(None, gt=0, description="short for trust.clip_high")
+    kl_coefficient: float | None = Field(None, ge=0, description="short for kl.coefficient")
+    entropy_coefficient: float | None = Field(None, ge=0, description="short for entropy.coefficient")
+    normalize_by_std: bool | None = Field(None, description="short for advantage.scale, group_std or none")
+    loss_aggregation: Literal["token-mean", "seq-mean-token-sum", "seq-mean-token-mean"] | None = Field(
+        None, description="short for aggregation.kind"
     )
-    loss_aggregation: Literal["token-mean", "seq-mean-token-sum", "seq-mean-token-mean"] = "token-mean"
-    gamma: float = Field(1.0, gt=0, le=1)
-    lam: float = Field(1.0, ge=0, le=1, description="GAE's lambda")
+    gamma: float | None = Field(None, gt=0, le=1, description="short for advantage.gamma")
+    lam: float | None = Field(None, ge=0, le=1, description="short for advantage.lam")
     critic_learning_rate: float = Field(1e-5, gt=0)
     grad_clip: float = Field(1.0, gt=0)
+
+    # The algorithm's parts; agentrl.algorithms checks them, and {} leaves one as the algorithm has it.
+    advantage: dict[str, Any] = Field(default_factory=dict)
+    second_advantage: dict[str, Any] | None = Field(default_factory=dict)
+    critic: dict[str, Any] | None = Field(default_factory=dict)
+    ratio: dict[str, Any] = Field(default_factory=dict)
+    trust: dict[str, Any] = Field(default_factory=dict)
+    correction: dict[str, Any] = Field(default_factory=dict)
+    aggregation: dict[str, Any] = Field(default_factory=dict)
+    kl: dict[str, Any] = Field(default_factory=dict)
+    entropy: dict[str, Any] = Field(default_factory=dict)
+    clip_cov: dict[str, Any] | None = Field(default_factory=dict)
+    weights: dict[str, Any] = Field(default_factory=dict)
+    filters: dict[str, Any] = Field(default_factory=dict)
+    groups: dict[str, Any] = Field(default_factory=dict)
+    staleness: dict[str, Any] = Field(default_factory=dict)
+    replay: dict[str, Any] | None = Field(default_factory=dict)
+    curriculum: dict[str, Any] | None = Field(default_factory=dict)
+    shaping: dict[str, Any] | None = Field(default_factory=dict)
+    rollout: dict[str, Any] | None = Field(default_factory=dict)
 
 
 class Rollout(Section):
@@ -253,10 +273,9 @@ def validate(data: Mapping[str, Any]) -> TrainConfig:
             f"algorithm.minibatches={algorithm.minibatches} must divide "
             f"algorithm.tasks_per_step={algorithm.tasks_per_step}."
         )
-    if algorithm.name == "grpo" and algorithm.group_size == 1:
-        raise ConfigError(
-            "algorithm.name=grpo compares episodes of a group; algorithm.group_size must be above 1."
-        )
+    known = sorted(path.stem for path in (Path(__file__).parent / "algorithms" / "presets").glob("*.yaml"))
+    if algorithm.name not in known:
+        raise ConfigError(f"algorithm.name={algorithm.name} is unknown. {nearest(algorithm.name, known)}")
     return config
 
 

@@ -64,16 +64,30 @@ def schedule(
             f"schedule(since={since}, until={until}, shape={shape!r}): 0 <= since <= until <= 1 must hold, "
             f"and the shapes are {', '.join(_SHAPES)}."
         )
-    low, high, curve = float(start), float(end), _SHAPES[shape]
+    low, high = float(start), float(end)
+    return Schedule(curve(low, high, since=since, until=until, shape=shape), f"schedule({low:g}, {high:g})")
 
-    def at(progress: float) -> float:
-        if progress >= until:
-            return high
-        if progress <= since:
-            return low
-        return low + (high - low) * curve((progress - since) / (until - since))
 
-    return Schedule(at, f"schedule({low:g}, {high:g})")
+def curve(
+    start: float, end: float, *, since: float, until: float, shape: Shape = "linear"
+) -> Callable[[float], float]:
+    """A number as a function of a position, be it progress or a step.
+
+    Args:
+        start: the number up to ``since``.
+        end: the number from ``until`` on.
+        since, until: where it changes.
+        shape: how; see :func:`schedule`.
+    """
+
+    def at(position: float) -> float:
+        if position >= until:
+            return end
+        if position <= since:
+            return start
+        return start + (end - start) * _SHAPES[shape]((position - since) / (until - since))
+
+    return at
 
 
 _SHAPES: dict[str, Callable[[float], float]] = {

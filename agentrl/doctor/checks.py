@@ -16,8 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from agentrl.algorithms import Algorithm, chosen
+from agentrl.algorithms.filters import kept_all
+from agentrl.algorithms.spec import Advantage
 from agentrl.chat.vision import Vision
-from agentrl.config import Algorithm
+from agentrl.config import Algorithm as Settings
 from agentrl.doctor.images import (
     logprobs_agree_after_images,
     pixels_match,
@@ -58,7 +61,7 @@ class Report:
 
 
 def examine_step(
-    rows: Sequence[Row], *, step: int, algorithm: Algorithm, vision: Vision | None = None
+    rows: Sequence[Row], *, step: int, algorithm: Settings, vision: Vision | None = None
 ) -> Report:
     """Run all checks on a step's rows.
 
@@ -116,12 +119,13 @@ def tokens_match(rows: Sequence[Row]) -> str:
     return f"{total} sampled tokens of {len(rows)} rows are identical"
 
 
-def mask_matches(rows: Sequence[Row], algorithm: Algorithm) -> str:
+def mask_matches(rows: Sequence[Row], algorithm: Settings) -> str:
     """A row's mask is 1 on the tokens of its generations and 0 on all others.
 
-    With GRPO no other token has an advantage either. verl's GAE whitens every position and relies on
-    the mask alone.
+    No other token has an advantage either, save with a critic: verl's GAE whitens every position and relies
+    on the mask alone.
     """
+    compared = chosen(algorithm).critic is None
     masked = total = 0
     for own in by_episode(rows).values():
         for row, spans in placed(own):
@@ -134,7 +138,7 @@ def mask_matches(rows: Sequence[Row], algorithm: Algorithm) -> str:
                     f"row {row.key}: the mask is wrong at {wrong.size} tokens, the first at {wrong[0]}"
                 )
             advantages = row.columns["advantages"]
-            if algorithm.name == "grpo" and np.any(advantages[~expected] != 0):
+            if compared and np.any(advantages[~expected] != 0):
                 raise Wrong(f"row {row.key}: tokens that were not sampled have an advantage")
             masked, total = masked + int(expected.sum()), total + expected.size
     return f"{masked} of {total} response tokens are trained on, all of them sampled"
@@ -190,23 +194,23 @@ def rewards_match(rows: Sequence[Row]) -> str:
     return f"mean reward {np.mean([own[0].episode['reward'] for own in by_episode(rows).values()]):.3f}"
 
 
-def baselines_match(rows: Sequence[Row], algorithm: Algorithm) -> str:
-    """No void episode is among the rows; with GRPO, each group's baseline is the mean of those that are.
+def baselines_match(rows: Sequence[Row], algorithm: Settings) -> str:
+    """No void episode is among the rows; where episodes are compared, baselines are of those that are there.
 
-    GRPO's advantage is ``(R - mean) / (std + 1e-6)`` with the sample standard deviation over the
-    group (DeepSeekMath, section 4.1); a group of one has mean 0 and standard deviation 1.
+    The advantages of whole episodes are computed anew, by formulas of the doctor's own.
     """
     for row in rows:
         if row.episode["status"] == "void" or row.episode["reward"] is None:
             raise Wrong(f"row {row.key} belongs to a void episode")
     episodes = by_episode(rows)
-    if algorithm.name != "grpo":
+    how = chosen(algorithm)
+    if not _recomputable(how):
         return f"{len(episodes)} episodes, none void"
     groups: dict[str, dict[str, float]] = defaultdict(dict)
     for session, own in episodes.items():
         groups[own[0].group][session] = float(own[0].episode["reward"])
     for members in groups.values():
-        expected = group_advantages(np.array(list(members.values())), normalize=algorithm.normalize_by_std)
+        expected = group_advantages(np.array(list(members.values())), how.advantage)
         for session, advantage in zip(members, expected, strict=True):
             for row in episodes[session]:
                 trained = row.columns["advantages"][sampled(row)]
@@ -219,9 +223,31 @@ def baselines_match(rows: Sequence[Row], algorithm: Algorithm) -> str:
     return f"{len(groups)} groups of {smallest} to {max(map(len, groups.values()))} episodes, none void"
 
 
-def group_advantages(rewards_G: np.ndarray[Any, Any], *, normalize: bool) -> np.ndarray[Any, Any]:
-    """GRPO's advantages of one group. ``rewards_G`` and the result are ``[G]``."""
-    if len(rewards_G) == 1:
-        return np.asarray(rewards_G, dtype=float) / (1 + 1e-6 if normalize else 1.0)
-    centred = rewards_G - rewards_G.mean()
-    return np.asarray(centred / (rewards_G.std(ddof=1) + 1e-6) if normalize else centred)
+def group_advantages(rewards_G: np.ndarray[Any, Any], how: Advantage) -> np.ndarray[Any, Any]:
+    """Advantages of one group's episodes. ``rewards_G`` and the result are ``[G]``.
+
+    GRPO's is ``(R - mean) / (std + 1e-6)`` with the sample standard deviation over the group (DeepSeekMath,
+    section 4.1); a group of one has mean 0 and standard deviation 1. That of leave-one-out is
+    ``(R - mean) G / (G - 1)``.
+    """
+    size, centred = len(rewards_G), np.asarray(rewards_G - rewards_G.mean(), dtype=float)
+    if size == 1:
+        centred = np.asarray(rewards_G, dtype=float)
+    elif how.baseline == "leave_one_out":
+        centred = centred * size / (size - 1)
+    if how.scale == "none":
+        return centred
+    spread = rewards_G.std(ddof=how.ddof) if size > 1 else 1.0
+    return np.asarray(centred / (spread + how.epsilon))
+
+
+def _recomputable(algorithm: Algorithm) -> bool:
+    """Whether advantages follow from a group's rewards alone."""
+    how = algorithm.advantage
+    return (
+        algorithm.second_advantage is None
+        and how.level == "episode"
+        and how.baseline in ("mean", "leave_one_out")
+        and how.scale in ("none", "group_std")
+        and kept_all(algorithm.filters)
+    )

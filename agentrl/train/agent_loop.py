@@ -18,6 +18,7 @@ from agentrl.errors import UsageError
 from agentrl.rollout import EpisodeRunner, derive_seed, succeeded
 from agentrl.store import keep_pictures
 from agentrl.task import Task
+from agentrl.train.algorithm import plan
 from agentrl.train.failure import write_failure
 from agentrl.train.policy import LedgerEntry, VerlPolicy
 from agentrl.train.runtime import load_runtime
@@ -31,11 +32,14 @@ class EpisodeOutput(AgentLoopOutput):
     """Reward per response token. ``[R]``"""
     turn_ids: list[int]
     """Index of the turn that sampled a response token, -1 where none did. ``[R]``"""
+    turn_seconds: list[float]
+    """How long the token's turn took with its tools, 0 where no turn sampled it. ``[R]``"""
 
     def as_dict(self) -> dict[str, Any]:
-        """verl's columns, with ``rm_scores`` per token and ``turn_ids`` beside them."""
+        """verl's columns, with ``rm_scores`` per token, ``turn_ids`` and ``turn_seconds`` beside them."""
         columns: dict[str, Any] = super().as_dict()
         columns["rm_scores"] = torch.tensor(columns.pop("token_rewards"), dtype=torch.float32)
+        columns["turn_seconds"] = torch.tensor(columns.pop("turn_seconds"), dtype=torch.float32)
         columns["turn_ids"] = torch.tensor(columns.pop("turn_ids"), dtype=torch.int64)
         return columns
 
@@ -48,6 +52,7 @@ class _Rollout:
     policy: VerlPolicy
     folder: Path
     config: TrainConfig
+    carries_rewards: bool
     vision: Vision | None = None
     first_step: int | None = None
 
@@ -87,7 +92,8 @@ def _rollout(folder: str, client: _Box, tokenizer: _Box, processor: _Box) -> _Ro
         sandbox=runtime.sandbox,
         events=runtime.events,
     )
-    return _Rollout(runner, policy, Path(folder), config, vision)
+    carries = plan(config.algorithm).carries_rewards
+    return _Rollout(runner, policy, Path(folder), config, carries, vision)
 
 
 class _Box:
@@ -140,10 +146,15 @@ class EpisodeLoop(AgentLoopBase):
             ledger = rollout.policy.take_ledger(episode)
         wanted = info["split"] == "train" and rollout.wants_ledger(step)
         summary = {**_summary(trajectory), "success": succeeded(rollout.runner.env, trajectory)}
-        carry = rollout.config.algorithm.name == "grpo"
         if wanted:
             keep_pictures(rollout.folder, trajectory.pictures.values())
-        return to_outputs(trajectory, summary, ledger if wanted else [], carry=carry, vision=rollout.vision)
+        return to_outputs(
+            trajectory,
+            summary,
+            ledger if wanted else [],
+            carry=rollout.carries_rewards,
+            vision=rollout.vision,
+        )
 
 
 def to_outputs(
@@ -169,6 +180,7 @@ def to_outputs(
         _carry(samples)
     entries = ledger[-len(trajectory.turns) :] if trajectory.turns else []
     recorded = [entry.record(vision) for entry in entries]
+    seconds = {turn.index: turn.generate_seconds + turn.tool_seconds for turn in trajectory.turns}
     outputs = []
     for sample in samples:
         versions = [version for version in sample.versions if version >= 0]
@@ -183,6 +195,7 @@ def to_outputs(
                 metrics=AgentLoopMetrics(),
                 token_rewards=sample.rewards,
                 turn_ids=sample.turns,
+                turn_seconds=[seconds.get(turn, 0.0) for turn in sample.turns],
                 extra_fields={
                     "min_global_steps": min(versions, default=0),
                     "max_global_steps": max(versions, default=0),

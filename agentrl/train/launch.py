@@ -22,6 +22,7 @@ from agentrl.errors import ConfigError
 from agentrl.registry import find_env
 from agentrl.train import cpu
 from agentrl.train.agent_loop_file import write_agent_loop_file
+from agentrl.train.algorithm import plan
 from agentrl.train.dataset import write_tasks
 from agentrl.train.failure import FILE, read_failure
 from agentrl.train.resolve import resolve
@@ -103,9 +104,10 @@ class Training:
         }
         if self.config.hardware.device != "cpu":
             return common
+        carried_out = plan(self.config.algorithm)
         wanted = {
-            "reference": self.config.algorithm.kl_coefficient > 0,
-            "critic": self.config.algorithm.name == "ppo",
+            "reference": carried_out.has_reference,
+            "critic": carried_out.has_critic,
             "images": takes_images(str(self.model)),
         }
         roles = [name for name, is_wanted in wanted.items() if is_wanted]

@@ -12,6 +12,7 @@ from agentrl.config import TrainConfig
 from agentrl.errors import ConfigError
 from agentrl.registry import nearest
 from agentrl.rollout.vllm_policy import NO_VIDEOS
+from agentrl.train.algorithm import plan, verl_options
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -117,12 +118,9 @@ def _common(config: TrainConfig, model: str, run: str) -> dict[str, Any]:
     actor, engine, trainer = "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "trainer"
     temperature = rollout.temperature if config.eval.temperature is None else config.eval.temperature
     last_step_only = config.steps + 1
+    carried_out = plan(algorithm)
+    replaces = carried_out.algorithm.filters.zero_variance == "resample"
     choices: dict[str, Any] = {
-        "algorithm.adv_estimator": {"grpo": "grpo", "ppo": "gae"}[algorithm.name],
-        "algorithm.use_kl_in_reward": False,
-        "algorithm.norm_adv_by_std_in_grpo": algorithm.normalize_by_std,
-        "algorithm.gamma": algorithm.gamma,
-        "algorithm.lam": algorithm.lam,
         "data.train_files": str(folder / "train.parquet"),
         "data.val_files": str(folder / "test.parquet"),
         "data.train_batch_size": algorithm.tasks_per_step,
@@ -141,12 +139,6 @@ def _common(config: TrainConfig, model: str, run: str) -> dict[str, Any]:
         f"{actor}.ppo_max_token_len_per_gpu": max(hardware.micro_batch_tokens, length),
         f"{actor}.optim.lr": algorithm.learning_rate,
         f"{actor}.optim.lr_warmup_steps": algorithm.warmup_steps,
-        f"{actor}.clip_ratio_low": algorithm.clip_low,
-        f"{actor}.clip_ratio_high": algorithm.clip_high,
-        f"{actor}.loss_agg_mode": algorithm.loss_aggregation,
-        f"{actor}.entropy_coeff": algorithm.entropy_coefficient,
-        f"{actor}.use_kl_loss": algorithm.kl_coefficient > 0,
-        f"{actor}.kl_loss_coef": algorithm.kl_coefficient,
         f"{actor}.grad_clip": algorithm.grad_clip,
         f"{actor}.data_loader_seed": config.seed,
         f"{engine}.name": "vllm",
@@ -173,7 +165,10 @@ def _common(config: TrainConfig, model: str, run: str) -> dict[str, Any]:
         f"{trainer}.v1.trainer_mode": "sync",
         f"{trainer}.v1.sampler.custom_sampler.path": "pkg://agentrl.train.sampler",
         f"{trainer}.v1.sampler.custom_sampler.name": "WatchfulReplayBuffer",
-        f"{trainer}.v1.sampler.sampler_kwargs": {"run": run},
+        f"{trainer}.v1.sampler.sampler_kwargs": {
+            "run": run,
+            "replaced_groups_of": algorithm.tasks_per_step if replaces else 0,
+        },
         f"{trainer}.nnodes": hardware.nodes,
         f"{trainer}.n_gpus_per_node": hardware.gpus_per_node,
         f"{trainer}.logger": [],
@@ -189,9 +184,9 @@ def _common(config: TrainConfig, model: str, run: str) -> dict[str, Any]:
         f"{trainer}.resume_mode": "auto",
         f"{trainer}.default_local_dir": str(folder / "checkpoints"),
     }
-    if algorithm.name == "ppo":
+    choices |= verl_options(carried_out, rollout.max_trajectory_tokens)
+    if carried_out.has_critic:
         choices |= {
-            "critic.enable": True,
             "critic.strategy": "fsdp2",
             "critic.model.path": model,
             "critic.optim.lr": algorithm.critic_learning_rate,
@@ -228,7 +223,7 @@ def _cpu(config: TrainConfig) -> dict[str, Any]:
         "ray_kwargs.ray_init.num_cpus": 16,
         "ray_kwargs.ray_init.include_dashboard": False,
     }
-    if config.algorithm.name == "ppo":
+    if plan(config.algorithm).has_critic:
         choices |= {
             "critic.model.use_remove_padding": False,
             "critic.model.enable_gradient_checkpointing": False,
@@ -248,10 +243,10 @@ def _images(config: TrainConfig) -> dict[str, Any]:
     Raises:
         ConfigError: there is to be a critic on a CPU, where none can be made of such a model.
     """
-    if config.algorithm.name == "ppo" and config.hardware.device == "cpu":
+    if plan(config.algorithm).has_critic and config.hardware.device == "cpu":
         raise ConfigError(
-            "algorithm.name=ppo needs a critic, and on a CPU none can be made of a model that is shown "
-            "images. Use algorithm.name=grpo."
+            f"algorithm.name={config.algorithm.name} needs a critic, and on a CPU none can be made of a "
+            "model that is shown images. Use algorithm.name=grpo."
         )
     engine = "actor_rollout_ref.rollout"
     return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 
+from agentrl.algorithms import Algorithm
+from agentrl.algorithms.running import RunningPercentile
 from agentrl.chat.vision import Vision
 from agentrl.config import TrainConfig
 from agentrl.doctor import examine_step
@@ -29,10 +31,13 @@ from agentrl.events import (
     StepFinished,
     Warned,
 )
+from agentrl.train.algorithm import plan
 from agentrl.train.batch import fetch_rows
 from agentrl.train.certificate import Certificate
 from agentrl.train.failure import check_run
+from agentrl.train.loss import agent_loss
 from agentrl.train.metrics import step_metrics
+from agentrl.train.queue import add_columns
 
 
 class AgentTrainer(PPOTrainerSync):
@@ -47,12 +52,20 @@ class AgentTrainer(PPOTrainerSync):
 
     def __init__(self, composed: Any, config: TrainConfig, folder: Path, events: EventSink) -> None:
         super().__init__(composed)
-        self._settings, self._folder, self._events = config, folder, events
+        self._folder, self._events = folder, events
+        self.prepare(config)
         self._certificate = Certificate(folder)
         self._first_step: int | None = None
         self._unsaved: str | None = None
         self._finished = 0
         self.global_steps: int = 0
+
+    def prepare(self, config: TrainConfig) -> None:
+        """Take the run's settings, and from them what carries out its algorithm."""
+        self._settings = config
+        self._plan = plan(config.algorithm)
+        self._median = _median(self._plan.algorithm)
+        self._loss_of: Algorithm | None = None
 
     def fit(self, agent_loop_manager: Any) -> None:
         """Train; keeps a checkpoint of the last finished step when the run is stopped.
@@ -105,7 +118,7 @@ class AgentTrainer(PPOTrainerSync):
         On a CPU engine and trainer both compute in float32 and agree to about 1e-6, so the engine's are
         used, which saves a forward pass; on the steps that the doctor examines they are recomputed.
         """
-        if self._settings.hardware.device != "cpu" or self._examined():
+        if self._settings.hardware.device != "cpu" or self._examined() or self._plan.needs_old_logprobs:
             recomputed: KVBatchMeta = super()._compute_old_log_prob(batch, metrics)
             return recomputed
         data = tq.kv_batch_get(
@@ -114,6 +127,30 @@ class AgentTrainer(PPOTrainerSync):
         data["old_log_probs"] = data.pop("rollout_log_probs")
         tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=data)
         return batch
+
+    def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        """Advantages by verl's estimator where it has the algorithm's, else by ours."""
+        if self._plan.estimator is not None:
+            computed: KVBatchMeta = super()._compute_advantage(batch, metrics)
+            return computed
+        actor, engine = self.config.actor_rollout_ref.actor, self.config.actor_rollout_ref.rollout
+        return add_columns(
+            batch,
+            self._plan,
+            horizon=self._settings.rollout.max_trajectory_tokens,
+            update_rows=actor.ppo_mini_batch_size * engine.n,
+            median=self._median,
+        )
+
+    def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        """Update the policy, with our loss where verl has none like it; its coefficients are the step's."""
+        if self._plan.loss is None:
+            algorithm = self._plan.algorithm.at(self.global_steps - 1)
+            if algorithm != self._loss_of:
+                self.actor_rollout_wg.set_loss_fn(partial(agent_loss, algorithm=algorithm))
+                self._loss_of = algorithm
+        updated: KVBatchMeta = super()._update_actor(batch, metrics)
+        return updated
 
     def _examined(self) -> bool:
         """Whether the doctor examines this step: the first of this process and the last of the run."""
@@ -225,6 +262,12 @@ class AgentTrainer(PPOTrainerSync):
             action()
         except Exception as problem:  # the reason the run stopped matters more than this one
             self._events.emit(Warned(f"{message}: {_root(problem)}"))
+
+
+def _median(algorithm: Algorithm) -> RunningPercentile | None:
+    """The running median, if a baseline needs it; a resumed run starts a new one."""
+    windows = [how.window for _, how in algorithm.levels() if how.baseline == "median"]
+    return RunningPercentile(max(windows)) if windows else None
 
 
 def _remove_emptied(folder: Path) -> None:

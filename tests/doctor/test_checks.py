@@ -8,10 +8,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from agentrl.algorithms import load
 from agentrl.config import Algorithm
 from agentrl.doctor import Row, examine_step
 from agentrl.doctor.checks import group_advantages
 
+GRPO = load("grpo").advantage
 TOKENS, MASK, ARRIVED, AGREE, REWARDS, BASELINES = (
     "trained tokens are the sampled tokens",
     "the mask covers exactly the sampled spans",
@@ -53,7 +55,7 @@ def episode(key: str, reward: float, advantage: float, seed: int) -> Row:
 def step() -> list[Row]:
     """One group of four episodes with rewards 1, 0, 0, 1."""
     rewards = np.array([1.0, 0.0, 0.0, 1.0])
-    advantages = group_advantages(rewards, normalize=True)
+    advantages = group_advantages(rewards, GRPO)
     return [episode(f"task_{i}_0", rewards[i], advantages[i], seed=i) for i in range(4)]
 
 
@@ -67,11 +69,16 @@ def test_a_sound_step_passes() -> None:
 
 
 def test_group_advantages_are_those_of_the_paper() -> None:
-    assert group_advantages(np.array([1.0, 0, 0, 1]), normalize=True) == pytest.approx(
+    assert group_advantages(np.array([1.0, 0, 0, 1]), GRPO) == pytest.approx(
         [0.866024, -0.866024, -0.866024, 0.866024], abs=1e-5
     )
-    assert group_advantages(np.array([1.0, 0, 0, 0]), normalize=True)[0] == pytest.approx(1.499997, abs=1e-5)
-    assert group_advantages(np.array([1.0, 0, 0, 1]), normalize=False).tolist() == [0.5, -0.5, -0.5, 0.5]
+    assert group_advantages(np.array([1.0, 0, 0, 0]), GRPO)[0] == pytest.approx(1.499997, abs=1e-5)
+    assert group_advantages(np.array([1.0, 0, 0, 1]), load("dr_grpo").advantage).tolist() == [
+        0.5,
+        -0.5,
+        -0.5,
+        0.5,
+    ]
 
 
 def change(column: str, at: int, value: float) -> Callable[[Row], None]:
@@ -157,10 +164,10 @@ def test_a_stale_policy_is_caught() -> None:
 
 def test_a_baseline_that_counts_a_void_episode_as_zero_is_caught() -> None:
     """Three episodes ended with 1, 0, 1; the fourth was void. Its zero must not enter the mean."""
-    counted = group_advantages(np.array([1.0, 0, 1, 0]), normalize=True)
+    counted = group_advantages(np.array([1.0, 0, 1, 0]), GRPO)
     rows = [episode(f"task_{i}_0", r, counted[i], seed=i) for i, r in enumerate([1.0, 0.0, 1.0])]
     assert failed(rows) == {BASELINES}
-    right = group_advantages(np.array([1.0, 0, 1]), normalize=True)
+    right = group_advantages(np.array([1.0, 0, 1]), GRPO)
     rows = [episode(f"task_{i}_0", r, right[i], seed=i) for i, r in enumerate([1.0, 0.0, 1.0])]
     assert failed(rows) == set()
 

@@ -151,7 +151,7 @@ def test_a_train_yaml_that_cannot_be_used_is_named(tmp_path: Path, content: str,
         ("steps=0", "steps=0: Input should be greater than or equal to 1"),
         ("steps=1.5", "steps=1.5: "),
         ("rollout=3", "rollout=3: Input should be a valid dictionary"),
-        ("algorithm.name=grop", "algorithm.name='grop': Input should be 'grpo' or 'ppo'"),
+        ("algorithm.name=grop", "algorithm.name=grop is unknown. Did you mean 'grpo'"),
         ("algorithm.learning_rate=0", "greater than 0"),
         ("rollout.top_p=1.1", "less than or equal to 1"),
         ("algorithm.kl_coefficient=.nan", r"algorithm\.kl_coefficient=nan"),
@@ -180,12 +180,6 @@ def test_minibatches_must_divide_the_tasks_of_a_step() -> None:
     ):
         load_config("env", [word.format(5) for word in words])
     assert load_config("env", [word.format(4) for word in words]).algorithm.minibatches == 4
-
-
-def test_grpo_needs_a_group_and_ppo_does_not() -> None:
-    with pytest.raises(ConfigError, match=r"algorithm\.group_size must be above 1"):
-        load_config("env", ["algorithm.group_size=1"])
-    assert load_config("env", ["algorithm.group_size=1", "algorithm.name=ppo"]).algorithm.group_size == 1
 
 
 def test_a_configuration_survives_being_written_down() -> None:

@@ -1,0 +1,200 @@
+"""How a run's algorithm reaches verl: by verl's own options where it has the same, else by ours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from agentrl.algorithms import Algorithm, chosen
+from agentrl.algorithms.spec import Coefficient, Filters, Ramp
+from agentrl.config import Algorithm as Settings
+from agentrl.errors import ConfigError
+
+NO_DUAL_CLIP = 1e6
+"""verl always bounds a bad token's ratio from above; this bound never acts."""
+
+AGGREGATIONS = {
+    "token": "token-mean",
+    "sequence": "seq-mean-token-mean",
+    "sequence_sum": "seq-mean-token-sum",
+    "sum_norm": "seq-mean-token-sum-norm",
+}
+KL_FORMS = {"k1": "kl", "abs": "abs", "k2": "mse", "k3": "low_var_kl"}
+
+ELSEWHERE = ("replay", "curriculum", "shaping", "rollout")
+"""Parts that are kept elsewhere, by name, and which training does not yet carry out."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What carries out an algorithm.
+
+    Args:
+        algorithm: its parts.
+        estimator: verl's advantage estimator; ``None``: ours.
+        loss: options of verl's own loss; ``None``: ours.
+    """
+
+    algorithm: Algorithm
+    estimator: str | None
+    loss: dict[str, Any] | None
+
+    @property
+    def carries_rewards(self) -> bool:
+        """Whether an episode's rewards must move to its last row: verl's GRPO looks only there."""
+        return self.estimator == "grpo"
+
+    @property
+    def needs_old_logprobs(self) -> bool:
+        """Whether the policy before the update must be evaluated, not taken for the one that sampled."""
+        return self.algorithm.correction.kind != "none" or self.needs_entropy
+
+    @property
+    def needs_entropy(self) -> bool:
+        """Whether advantages need the entropy of sampled tokens."""
+        return self.algorithm.filters.low_entropy_turns is not None
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether a reference model is kept."""
+        return self.algorithm.kl.against == "reference" and may_act(self.algorithm.kl.coefficient)
+
+    @property
+    def has_critic(self) -> bool:
+        """Whether verl's value model is trained beside the policy."""
+        return self.algorithm.critic is not None and self.algorithm.critic.kind == "token"
+
+
+def plan(settings: Settings) -> Plan:
+    """What carries out the algorithm that a run chose.
+
+    Raises:
+        ConfigError: a part is unknown, or cannot act in training yet: it says which and what to do.
+    """
+    algorithm = chosen(settings)
+    lacking = missing(algorithm)
+    if lacking:
+        raise ConfigError(
+            f"algorithm.name={algorithm.name} cannot be trained as it is, for training does not carry out "
+            + "; ".join(f"{part} ({what})" for part, what in lacking.items())
+            + ". To train the rest without: "
+            + " ".join(f"algorithm.{_removal(part)}" for part in lacking)
+        )
+    compared = {how.baseline for _, how in algorithm.levels()} & {"mean", "leave_one_out"}
+    if compared and settings.group_size == 1:
+        raise ConfigError(
+            f"algorithm.name={algorithm.name} compares episodes of a group; "
+            "algorithm.group_size must be above 1."
+        )
+    loss = _verl_loss(algorithm)
+    return Plan(algorithm, None if loss is None else _verl_estimator(algorithm), loss)
+
+
+def missing(algorithm: Algorithm) -> dict[str, str]:
+    """Parts that an algorithm has and training does not carry out, by setting: what they are."""
+    found = {}
+    for name in ELSEWHERE:
+        part = getattr(algorithm, name)
+        if part is not None:
+            found[name] = part.name
+    if algorithm.critic is not None and algorithm.critic.kind == "utterance":
+        found["critic.kind"] = "a critic of utterances"
+    if algorithm.filters.solved is not None:
+        found["filters.solved"] = "leaving out tasks that are solved"
+    for name in ("adaptive_size", "adaptive_length", "inject_success"):
+        if getattr(algorithm.groups, name):
+            found[f"groups.{name}"] = name.replace("_", " ")
+    return found
+
+
+def may_act(coefficient: Coefficient) -> bool:
+    """Whether a coefficient is above 0 at any step."""
+    if isinstance(coefficient, Ramp):
+        return coefficient.start != 0 or coefficient.end != 0
+    return coefficient != 0
+
+
+def verl_options(plan: Plan, horizon: int) -> dict[str, Any]:
+    """verl's keys and values for an algorithm.
+
+    Args:
+        plan: what carries it out.
+        horizon: default of ``sum_norm``, in tokens.
+    """
+    algorithm, actor = plan.algorithm, "actor_rollout_ref.actor"
+    advantage, entropy = algorithm.advantage, algorithm.entropy.coefficient
+    options: dict[str, Any] = {
+        "algorithm.adv_estimator": plan.estimator or "grpo",
+        "algorithm.use_kl_in_reward": False,
+        "algorithm.norm_adv_by_std_in_grpo": advantage.scale == "group_std",
+        "algorithm.gamma": advantage.gamma,
+        "algorithm.lam": advantage.lam,
+        "algorithm.filter_groups.enable": algorithm.filters.zero_variance == "resample",
+        "critic.enable": plan.has_critic,
+        f"{actor}.use_kl_loss": plan.has_reference,
+        f"{actor}.calculate_entropy": may_act(entropy),
+    }
+    if plan.loss is not None:
+        options |= plan.loss
+        options[f"{actor}.loss_scale_factor"] = algorithm.aggregation.horizon or horizon
+    return options
+
+
+def _verl_estimator(algorithm: Algorithm) -> str | None:
+    how = algorithm.advantage
+    if algorithm.second_advantage is not None:
+        return None
+    as_grpo = how.scale == "none" or (how.scale == "group_std" and how.ddof == 1 and how.epsilon == 1e-6)
+    if how.level == "episode" and how.baseline == "mean" and as_grpo:
+        return "grpo"
+    if how.level == "token" and how.baseline == "critic" and how.whiten and how.scale == "none":
+        return "gae"
+    return None
+
+
+def _verl_loss(algorithm: Algorithm) -> dict[str, Any] | None:
+    """Options of the loss of verl's that is the same, if there is one.
+
+    verl's means over rows are over the step's number of episodes, whether or not some were void.
+    """
+    ratio, trust, kl = algorithm.ratio, algorithm.trust, algorithm.kl
+    filters = algorithm.filters.model_copy(update={"zero_variance": "keep"})
+    plain = not isinstance(kl.coefficient, Ramp) and not isinstance(algorithm.entropy.coefficient, Ramp)
+    ours = (
+        not plain
+        or trust.kind != "ppo"
+        or algorithm.correction.kind != "none"
+        or algorithm.clip_cov is not None
+        or algorithm.weights.kind != "none"
+        or (kl.against == "old" and may_act(kl.coefficient))
+        or algorithm.aggregation.kind not in AGGREGATIONS
+        or filters != Filters()
+        or algorithm.filters.zero_variance == "drop"
+    )
+    if ratio.level == "token":
+        mode = "vanilla"
+    elif ratio.level == "sequence" and ratio.mean and trust.dual_clip is None:
+        mode = "gspo"
+    else:
+        return None
+    if ours:
+        return None
+    actor = "actor_rollout_ref.actor"
+    return {
+        f"{actor}.policy_loss.loss_mode": mode,
+        f"{actor}.clip_ratio_low": trust.clip_low,
+        f"{actor}.clip_ratio_high": trust.clip_high,
+        f"{actor}.clip_ratio_c": trust.dual_clip or NO_DUAL_CLIP,
+        f"{actor}.loss_agg_mode": AGGREGATIONS[algorithm.aggregation.kind],
+        f"{actor}.entropy_coeff": algorithm.entropy.coefficient,
+        f"{actor}.kl_loss_coef": kl.coefficient,
+        f"{actor}.kl_loss_type": KL_FORMS[kl.form],
+    }
+
+
+def _removal(part: str) -> str:
+    if part == "critic.kind":
+        return "critic.kind=token"
+    if part.startswith("groups."):
+        return f"{part}=false"
+    return f"{part}=null"

@@ -1,0 +1,109 @@
+"""A step's rows from TransferQueue as arrays, and the algorithm's columns back into it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import transfer_queue as tq
+from tensordict import TensorDict
+from transfer_queue import KVBatchMeta
+
+from agentrl.algorithms.batch import Batch
+from agentrl.algorithms.groups import dense
+from agentrl.algorithms.running import RunningPercentile
+from agentrl.train.algorithm import Plan
+from agentrl.train.columns import Measured, columns
+
+Grid = npt.NDArray[Any]
+
+
+def add_columns(
+    batch: KVBatchMeta, plan: Plan, *, horizon: int, update_rows: int, median: RunningPercentile | None = None
+) -> KVBatchMeta:
+    """Compute advantages, shares and weights of a step's rows and put them beside its columns.
+
+    verl's own step for this hands an estimator neither turns nor times nor versions, so it is replaced whole.
+    verl's padding rows take no part and get zeros.
+
+    Args:
+        batch: the step's rows; keys are ``{task}_{session}_{row}``.
+        plan: the algorithm.
+        horizon: of ``sum_norm``, in tokens.
+        update_rows: rows of one optimizer update.
+        median: groups' means so far.
+    """
+    real = [i for i, tag in enumerate(batch.tags) if not tag.get("is_padding", False)]
+    read = _read(batch, [batch.keys[i] for i in real], plan)
+    mask = read["response_mask"].astype(bool)
+    rows, turns = _batch([batch.keys[i] for i in real], mask, read), read["turn_ids"]
+    added: dict[str, Grid] = dict(
+        columns(
+            rows,
+            plan.algorithm,
+            horizon=horizon,
+            measured=Measured(
+                entropy=read.get("entropy"),
+                logprobs=read.get("old_log_probs"),
+                seconds=read.get("turn_seconds"),
+            ),
+            median=median,
+            updates=max(1, len(batch.keys) // update_rows),
+        )
+    )
+    if plan.loss is None:
+        if plan.algorithm.ratio.level == "turn":
+            added["loss_turns"] = np.where(mask, turns, 0)
+    else:
+        added = {name: added[name] for name in ("advantages", "returns")}
+    return _write(batch, real, added)
+
+
+def _batch(keys: list[str], mask: Grid, read: dict[str, Grid]) -> Batch:
+    parts = [key.rsplit("_", 2) for key in keys]
+    tasks = dense([task for task, _, _ in parts])
+    return Batch(
+        mask=mask,
+        rewards=read["rm_scores"],
+        turns=read["turn_ids"],
+        episodes=dense([f"{task}_{session}" for task, session, _ in parts]),
+        groups=tasks,
+        order=np.asarray([int(row) for _, _, row in parts]),
+        values=read.get("values"),
+    )
+
+
+def _read(batch: KVBatchMeta, keys: list[str], plan: Plan) -> dict[str, Grid]:
+    algorithm = plan.algorithm
+    fields = ["response_mask", "rm_scores", "turn_ids"]
+    fields += ["values"] if plan.has_critic else []
+    fields += ["entropy"] if plan.needs_entropy else []
+    fields += ["old_log_probs"] if algorithm.weights.kind == "balanced" else []
+    fields += ["turn_seconds"] if algorithm.weights.kind == "duration" else []
+    data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=fields)
+    return {name: _padded([np.asarray(row) for row in data[name].unbind()]) for name in fields}
+
+
+def _padded(rows: list[Grid]) -> Grid:
+    grid = np.zeros((len(rows), max(len(row) for row in rows)), dtype=rows[0].dtype)
+    for i, row in enumerate(rows):
+        grid[i, : len(row)] = row
+    return grid
+
+
+def _write(batch: KVBatchMeta, real: list[int], added: dict[str, Grid]) -> KVBatchMeta:
+    data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["response_mask"])
+    lengths = [len(row) for row in data["response_mask"].unbind()]
+    place = {row: i for i, row in enumerate(real)}
+    fields = {}
+    for name, grid in added.items():
+        nothing = np.zeros(max(lengths), dtype=grid.dtype)
+        rows = [grid[place[i]] if i in place else nothing for i in range(len(lengths))]
+        tensors = [torch.from_numpy(row[:n].copy()) for row, n in zip(rows, lengths, strict=True)]
+        fields[name] = torch.nested.as_nested_tensor(tensors, layout=torch.jagged)
+    written: KVBatchMeta = tq.kv_batch_put(
+        keys=batch.keys, partition_id=batch.partition_id, fields=TensorDict(fields, batch_size=len(lengths))
+    )
+    return written
