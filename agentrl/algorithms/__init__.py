@@ -1,0 +1,1 @@
+"""Published methods as pure functions and small state machines, one module per idea."""
