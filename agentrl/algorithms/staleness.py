@@ -272,8 +272,8 @@ class StalenessGate:
     ) -> None:
         """Go on at a checkpoint's version, without what was running.
 
-        What was accepted is set to ``v·B`` and what waits (AReaL's ``on_version_recovered``). Otherwise the rule
-        would take the steps before for samples that are owed, and admit a burst of them.
+        What was accepted is set to ``v·B`` and what waits (AReaL's ``on_version_recovered``). Otherwise the
+        rule would take the steps before for samples that are owed, and admit a burst of them.
 
         Args:
             version: the checkpoint's.

@@ -30,6 +30,11 @@ class EpisodeSessions:
         self._opening: dict[str, asyncio.Task[Session]] = {}
         self._closed = False
 
+    @property
+    def any(self) -> bool:
+        """Whether there is a session to close."""
+        return bool(self._opening)
+
     async def open(self, options: Mapping[str, Any]) -> Session:
         """The session for these limits.
 

@@ -153,7 +153,7 @@ EVENTS = ["start", "burst", "end", "end", "straggle", "reject", "take", "train",
 def test_the_bound_holds_under_restarts_stragglers_and_bursts(
     seed: int, batch: int, eta: int, more: int, policy: str, most: int | None
 ) -> None:
-    """Whatever happens, in any order: no batch is too old, nothing grows, and every sample is accounted for."""
+    """Whatever happens, in any order: no batch is too old, nothing grows, every sample is accounted for."""
     rng = random.Random(seed)
     gate = StalenessGate(batch=batch, eta=eta, bound=eta + more, policy=policy, most_running=most)  # type: ignore[arg-type]
     running: dict[str, int] = {}
