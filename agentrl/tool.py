@@ -220,7 +220,9 @@ class Tool:
     @property
     def schema(self) -> dict[str, Any]:
         """The tool in the form of OpenAI's function calling."""
-        parameters = json.loads(_parameters(_plain(self.function)))  # an own copy, sooner than deepcopy makes it
+        parameters = json.loads(
+            _parameters(_plain(self.function))
+        )  # an own copy, sooner than deepcopy makes it
         return {
             "type": "function",
             "function": {"name": self.name, "description": self.description, "parameters": parameters},

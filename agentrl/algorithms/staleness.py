@@ -11,6 +11,7 @@ of taking new weights. Nothing here waits, sleeps or knows of verl.
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from typing import Any, Literal
 Policy = Literal["drop", "wait", "correct"]
 """What is done about a sample that is going to be too old.
 
-- ``drop``: it is left out when a batch is taken, and counted. The bound holds.
+- ``drop``: it is left out as soon as it is too old, and counted. The bound holds.
 - ``wait``: the trainer makes no step that would leave it behind. The bound holds, and nothing is lost to age.
 - ``correct``: it is trained on all the same; the loss has to weigh its tokens. The bound does not hold; the
   histogram shows by how much.
@@ -196,18 +197,26 @@ class StalenessGate:
             raise ValueError(f"Sample {sample!r} may not start: version {self.version} has enough samples.")
         self._running[sample] = self.version if version is None else version
 
-    def end(self, sample: str, oldest: int | None = None) -> None:
-        """A sample ended well and waits for the trainer.
+    def end(self, sample: str, oldest: int | None = None) -> bool:
+        """A sample ended well and waits for the trainer, unless it is too old already.
 
         Args:
             oldest: the version of its oldest token; by default the version at its start.
+
+        Returns:
+            Whether it waits; else it was dropped, and counted.
 
         Raises:
             KeyError: it is not running.
         """
         started = self._running.pop(sample)
-        self._waiting[sample] = started if oldest is None else oldest
+        version = started if oldest is None else oldest
+        if self._too_old(version):
+            self.dropped["too old"] += 1
+            return False
+        self._waiting[sample] = version
         self._accepted += 1
+        return True
 
     def reject(self, sample: str, reason: str) -> None:
         """A sample ended and is no use, such as a void one; its place is free for another.
@@ -220,33 +229,43 @@ class StalenessGate:
 
     @property
     def held_up_by(self) -> list[str]:
-        """Under ``wait``: running samples that the next step has to wait for, lest they become too old."""
+        """Under ``wait``: running samples that the next step has to wait for, lest some become too old.
+
+        After a step at version v, as many samples of version w or older may be left as the steps take that
+        can still train on them: ``(w + bound − v)·B``. Where more would be left, the trainer waits for those
+        that run.
+        """
         if self.policy != "wait":
             return []
-        return [name for name, version in self._running.items() if self.version - version >= self.bound]
+        left = Counter(self._running.values()) + Counter(self._waiting.values())
+        for _, version in self._oldest():
+            left[version] -= 1
+        outstanding = 0
+        for version in sorted(left):
+            outstanding += left[version]
+            if outstanding > max(0, version + self.bound - self.version) * self.batch:
+                return [name for name, started in self._running.items() if started <= version]
+        return []
 
     def take(self) -> Batch | None:
         """The next batch, the oldest samples first, or ``None`` where there is none yet.
 
-        Samples beyond the bound are dropped and counted as ``too old``, except under ``correct``. Under
-        ``wait`` there is no batch while a running sample would be left behind by it.
+        Under ``wait`` there is none either while :attr:`held_up_by` names a sample.
 
         Raises:
             ValueError: the batch taken before was not trained on.
         """
         if self._taken is not None:
             raise ValueError(f"The batch of version {self.version} was taken already: advance() first.")
-        if self.policy != "correct":
-            self._drop_too_old()
         if len(self._waiting) < self.batch or self.held_up_by:
             return None
-        chosen = sorted(self._waiting.items(), key=lambda item: item[1])[: self.batch]
+        chosen = self._oldest()
         ages = tuple(self.version - oldest for _, oldest in chosen)
         self._taken = Batch(self.version, tuple(name for name, _ in chosen), ages)
         return self._taken
 
     def advance(self) -> int:
-        """The batch taken was trained on; returns the new version.
+        """The batch taken was trained on; returns the new version. What waits and is too old for it is dropped.
 
         Raises:
             ValueError: none was taken.
@@ -257,6 +276,7 @@ class StalenessGate:
             del self._waiting[name]
         self._taken = None
         self.version += 1
+        self._drop_too_old()
         return self.version
 
     def give_back(self) -> None:
@@ -288,8 +308,15 @@ class StalenessGate:
         if lost:
             self.dropped["lost at a restart"] += lost
 
+    def _oldest(self) -> list[tuple[str, int]]:
+        """The samples that wait and would be taken."""
+        return heapq.nsmallest(self.batch, self._waiting.items(), key=lambda item: item[1])
+
+    def _too_old(self, version: int) -> bool:
+        return self.policy != "correct" and self.version - version > self.bound
+
     def _drop_too_old(self) -> None:
-        old = [name for name, oldest in self._waiting.items() if self.version - oldest > self.bound]
+        old = [name for name, oldest in self._waiting.items() if self._too_old(oldest)]
         for name in old:
             del self._waiting[name]
         if old:

@@ -40,7 +40,9 @@ def plan(workload: Workload, seed: int, task: str, episode: str) -> list[Step]:
     while True:
         tokens = max(1, min(room, round(workload.turn_tokens.draw(rng, factor))))
         room -= tokens
-        last = rng.random() < 1 / workload.turns or len(steps) + 1 >= workload.most_turns
+        taken = len(steps) + 1
+        last = rng.random() < 1 / workload.turns and taken >= workload.least_turns
+        last = last or taken >= workload.most_turns
         seconds, shown = workload.tool_seconds.draw(rng, factor), round(workload.observation_tokens.draw(rng))
         room -= shown
         if last or room < 1:

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from agentrl.simulate.bound import Work, perfect_rate
+from agentrl.simulate.bound import Work, episodes_of, perfect_rate
 from agentrl.simulate.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Timeline:
     @staticmethod
     def every(scenario: Scenario, work: Work) -> float:
         """Seconds between looks."""
-        step = scenario.groups * scenario.workload.group_size / perfect_rate(scenario, work)
+        step = episodes_of(scenario) / perfect_rate(scenario, work)
         return max(1e-3, step / LOOKS_PER_STEP)
 
     def look(self, now: float, **queues: int) -> None:
@@ -77,7 +77,7 @@ class Outcome:
         tokens_per_second: sampled, over all engines.
         engine_busy: share of the time in which an engine had a sequence running.
         trainer_busy: share of the time in which the trainer computed.
-        efficiency: of the throughput that no scheduler can beat.
+        efficiency: of the throughput that no scheduler can beat which keeps to the scenario's η.
         perfect_samples_per_second: that throughput.
         ages: groups trained on, by their age in versions.
         dropped: groups that the staleness gate dropped, by reason.
@@ -118,7 +118,9 @@ class Outcome:
     def to_dict(self) -> dict[str, Any]:
         """As JSON data, queues by their mean and greatest length."""
         data = {
-            item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "timeline"
+            item.name: getattr(self, item.name)
+            for item in dataclasses.fields(self)
+            if item.name != "timeline"
         }
         data["ages"] = {str(age): count for age, count in self.ages.items()}
         data["mean_age"] = self.mean_age

@@ -14,7 +14,7 @@ from agentrl.algorithms.staleness import StalenessGate, oldest_version
 from agentrl.config import Rollout
 from agentrl.rollout import Admission, EpisodeRunner, Gauge, Job, LoadGauge, run_episodes
 from agentrl.simulate import clock
-from agentrl.simulate.bound import Work, perfect_rate, work_of
+from agentrl.simulate.bound import Work, best_split, perfect_rate, step_seconds, work_of
 from agentrl.simulate.cluster import Cluster
 from agentrl.simulate.dialogue import ModelChat, ToolServer, Work as Environment
 from agentrl.simulate.outcome import Outcome, Timeline
@@ -88,19 +88,19 @@ class _Run:
 
     def __post_init__(self) -> None:
         scenario = self.scenario
-        apart = self.mode != "sync" and not scenario.trainer.own_gpus
-        share = scenario.rollout_share or self.work.rollout_share
-        self.rollout_engines = scenario.engines
-        if apart:
-            self.rollout_engines = min(scenario.engines - 1, max(1, round(share * scenario.engines))) or 1
-        training = scenario.engines - self.rollout_engines if apart else scenario.engines
-        self.train_gpus = scenario.trainer.own_gpus or max(1, training) * scenario.engine.gpus
-        self.cluster = Cluster(
-            scenario.engine.model, self.rollout_engines, scenario.workload, scenario.seed
-        )
-        places = None if scenario.tool_places is None else max(1, round(scenario.tool_places * scenario.engines))
-        self.tools = ToolServer(places)
         eta = {"sync": 0, "one-step-off": 1, "async": scenario.eta}[self.mode]
+        self.rollout_engines = scenario.engines
+        if self.mode != "sync" and not scenario.trainer.own_gpus:
+            share = scenario.rollout_share
+            wanted = best_split(scenario, self.work, eta) if share is None else round(share * scenario.engines)
+            self.rollout_engines = max(1, min(scenario.engines - 1, wanted))
+        apart = scenario.engines - self.rollout_engines if self.mode != "sync" else scenario.engines
+        self.train_gpus = scenario.trainer.own_gpus or max(1, apart) * scenario.engine.gpus
+        self.cluster = Cluster(scenario.engine.model, self.rollout_engines, scenario.workload, scenario.seed)
+        places = (
+            None if scenario.tool_places is None else max(1, round(scenario.tool_places * scenario.engines))
+        )
+        self.tools = ToolServer(places)
         self.gate = StalenessGate(
             batch=scenario.groups, eta=eta, policy=scenario.staleness if self.mode == "async" else "drop"
         )
@@ -151,7 +151,11 @@ class _Run:
             self.groups[group] = _Group(size)
             for index in range(size + over):
                 yield Job(
-                    task, f"{group}-{index}", group=group, group_size=size + over, enough=size if over else None
+                    task,
+                    f"{group}-{index}",
+                    group=group,
+                    group_size=size + over,
+                    enough=size if over else None,
                 )
 
     def may_begin(self, *, first_of_batch: bool) -> bool:
@@ -173,8 +177,9 @@ class _Run:
         group.context += totals.context
         group.oldest = min(group.oldest, *(oldest_version(s.versions) for s in episode.segments))
         if group.left == 0:
-            self.gate.end(job.group, group.oldest)
-            self.ended[job.group] = self.groups.pop(job.group)
+            del self.groups[job.group]
+            if self.gate.end(job.group, group.oldest):
+                self.ended[job.group] = group
             self.changed.set()
 
     async def train(self) -> tuple[_Window, _Window]:
@@ -188,7 +193,8 @@ class _Run:
                 self.changed.clear()
                 await self.changed.wait()
             groups = [self.ended.pop(name) for name in batch.samples]
-            seconds = self.step_seconds(sum(group.context for group in groups))
+            tokens = sum(group.context for group in groups)
+            seconds = step_seconds(scenario, self.mode, tokens, self.train_gpus)
             await asyncio.sleep(seconds)
             self.training_seconds += seconds
             self.trained += len(groups) * scenario.workload.group_size
@@ -217,14 +223,6 @@ class _Run:
         if len(self.ended) > self.gate.waiting:
             kept = self.gate.state()["waiting"]
             self.ended = {name: group for name, group in self.ended.items() if name in kept}
-
-    def step_seconds(self, tokens: int) -> float:
-        """What a step takes on so many tokens."""
-        trainer = self.scenario.trainer
-        seconds = tokens / (trainer.tokens_per_gpu_second * self.train_gpus)
-        if self.mode == "sync":
-            return seconds * (1 + trainer.logprob_share) + trainer.fixed_seconds + 2 * trainer.switch_seconds
-        return seconds + trainer.fixed_seconds
 
     def counted(self) -> _Window:
         """As it is now."""
@@ -255,6 +253,7 @@ class _Run:
         rate = (done.trained - begun.trained) / seconds
         gpus = scenario.engines * scenario.engine.gpus + scenario.trainer.own_gpus
         cached = sum(engine.cached for engine in engines)
+        perfect = perfect_rate(scenario, self.work)
         return Outcome(
             mode=self.mode,
             engines=scenario.engines,
@@ -265,10 +264,10 @@ class _Run:
             step_seconds=seconds / scenario.steps,
             samples_per_second=rate,
             tokens_per_second=(done.sampled - begun.sampled) / seconds,
-            engine_busy=(done.busy - begun.busy) / (seconds * len(engines)),
+            engine_busy=min(1.0, (done.busy - begun.busy) / (seconds * len(engines))),
             trainer_busy=(done.training - begun.training) / seconds,
-            efficiency=rate / perfect_rate(scenario, self.work),
-            perfect_samples_per_second=perfect_rate(scenario, self.work),
+            efficiency=rate / perfect,
+            perfect_samples_per_second=perfect,
             ages=dict(sorted(self.ages.items())),
             dropped=dict(self.gate.dropped),
             surplus=self.surplus,

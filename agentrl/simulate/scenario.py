@@ -45,6 +45,7 @@ class Workload(Section):
 
     prompt_tokens: int = Field(500, ge=1)
     turns: float = Field(1.0, ge=1, description="mean; geometrically distributed")
+    least_turns: int = Field(1, ge=1)
     most_turns: int = Field(64, ge=1)
     turn_tokens: Spread = Field(..., description="tokens sampled in a turn")
     observation_tokens: Spread = Field(Spread(mean=0), description="tokens that a call returns")
@@ -83,14 +84,19 @@ class Trainer(Section):
     tokens_per_gpu_second: float = Field(..., gt=0, description="forward and backward of what is trained on")
     fixed_seconds: float = Field(0.0, ge=0, description="of a step, whatever its size")
     logprob_share: float = Field(
-        0.0, ge=0, description="time to recompute log-probs, as a share of the update's; synchronous mode only"
+        0.0,
+        ge=0,
+        description="time to recompute log-probs, as a share of the update's; synchronous mode only",
     )
     sync_seconds: float = Field(1.0, ge=0, description="weights to the engines, which stand still meanwhile")
     switch_seconds: float = Field(
         0.0, ge=0, description="between generation and training on the same GPUs; synchronous mode only"
     )
+    beside_factor: float = Field(
+        1.0, ge=1, description="how much longer a step takes while engines generate; for cores that both use"
+    )
     own_gpus: int = Field(
-        0, ge=0, description="GPUs that only ever train; 0: it shares the engines' in one mode, takes some in others"
+        0, ge=0, description="that only ever train; 0: the cluster's, in turn or a part of them, by the mode"
     )
 
 
@@ -104,9 +110,14 @@ class Scenario(Section):
     eta: int = Field(4, ge=0, description="asynchronous mode: versions ahead that may be sampled")
     staleness: Literal["drop", "wait", "correct"] = "drop"
     rollout_share: float | None = Field(
-        None, gt=0, lt=1, description="of the engines where generation and training are apart; default: balanced"
+        None,
+        gt=0,
+        lt=1,
+        description="of the engines where generation and training are apart; default: balanced",
     )
-    tool_places: float | None = Field(None, gt=0, description="calls at once, for each engine; default: any number")
+    tool_places: float | None = Field(
+        None, gt=0, description="calls at once, for each engine; default: any number"
+    )
     over: int = Field(0, ge=0, description="episodes begun in each group beyond those that are waited for")
     steps: int = Field(4, ge=1, description="training steps that are measured")
     warmup: int = Field(2, ge=0, description="steps before them")

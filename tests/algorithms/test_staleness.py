@@ -85,7 +85,7 @@ def test_a_straggler_is_dropped_waited_for_or_corrected() -> None:
 
     drop = after_two_steps("drop")
     assert drop.version == 2 and drop.take() is None
-    drop.end("slow")
+    assert not drop.end("slow")
     assert drop.take() is None and drop.dropped == {"too old": 1} and drop.capacity == 2
 
     wait = after_two_steps("wait")
@@ -142,7 +142,7 @@ def test_tokens_that_nobody_sampled_have_no_age() -> None:
         oldest_version([-1])
 
 
-EVENTS = ["start", "burst", "end", "end", "straggle", "reject", "take", "train", "fail", "restart"]
+EVENTS = ["start", "burst", *["end", "straggle", "train"] * 3, "reject", "fail", "restart"]
 
 
 @settings(max_examples=300, deadline=None)
@@ -173,10 +173,10 @@ def test_the_bound_holds_under_restarts_stragglers_and_bursts(
             version = running.pop(name)
             # Interrupted at weight updates, its first token is of the version it was started at.
             gate.end(name, oldest=version) if event == "end" else gate.reject(name, "void")
-        elif event == "straggle" and running:  # the newest overtakes all others
-            name = next(reversed(running))
+        elif event == "straggle" and running:  # any overtakes others
+            name = rng.choice(list(running))
             gate.end(name, oldest=running.pop(name))
-        elif event in ("take", "train", "fail"):
+        elif event in ("train", "fail"):
             taken = gate.take()
             if taken is None:
                 continue
