@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOOKS = 4000
-"""The most that a timeline keeps; beyond it, every second one is left out from then on."""
+"""The most that a timeline keeps; beyond it, every second one is left out, and further ones are rarer."""
 
 LOOKS_PER_STEP = 20
 
@@ -22,41 +23,46 @@ LOOKS_PER_STEP = 20
 class Timeline:
     """Queues over virtual time.
 
+    Args:
+        every: seconds between looks, at least.
+
     Attributes:
         times: of the looks.
         queues: by name, one number for each look.
         steps: when each training step ended, and the ages of what it trained on.
     """
 
+    every: float = 1.0
     times: list[float] = field(default_factory=list)
     queues: dict[str, list[int]] = field(default_factory=dict)
     steps: list[tuple[float, dict[int, int]]] = field(default_factory=list)
-    _skip: int = 1
-    _looks: int = 0
 
-    @staticmethod
-    def every(scenario: Scenario, work: Work) -> float:
-        """Seconds between looks."""
-        step = episodes_of(scenario) / perfect_rate(scenario, work)
-        return max(1e-3, step / LOOKS_PER_STEP)
+    @classmethod
+    def of(cls, scenario: Scenario, work: Work) -> Timeline:
+        """An empty one, that is due several times a training step."""
+        return cls(every=episodes_of(scenario) / perfect_rate(scenario, work) / LOOKS_PER_STEP)
+
+    def due(self, now: float) -> bool:
+        """Whether it is time for a look."""
+        return not self.times or now >= self.times[-1] + self.every
 
     def look(self, now: float, **queues: int) -> None:
         """Note how long the queues are."""
-        self._looks += 1
-        if self._looks % self._skip:
-            return
         self.times.append(now)
         for name, length in queues.items():
             self.queues.setdefault(name, []).append(length)
         if len(self.times) >= LOOKS:
             self.times = self.times[::2]
             self.queues = {name: lengths[::2] for name, lengths in self.queues.items()}
-            self._skip *= 2
+            self.every *= 2
 
     def mean(self, name: str) -> float:
-        """The mean length of a queue; 0 if it was never looked at."""
+        """The mean length of a queue over time; 0 if it was never looked at."""
         lengths = self.queues.get(name, [])
-        return sum(lengths) / max(1, len(lengths))
+        if len(lengths) < 2:
+            return 0.0
+        spans = [end - start for start, end in itertools.pairwise(self.times)]
+        return sum(length * span for length, span in zip(lengths, spans, strict=False)) / sum(spans)
 
     def most(self, name: str) -> int:
         """The greatest length of a queue."""

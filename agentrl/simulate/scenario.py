@@ -6,10 +6,10 @@ import math
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from agentrl.config import Section, parse_overrides
 from agentrl.errors import ConfigError
@@ -127,6 +127,16 @@ class Scenario(Section):
     engine: Engines
     trainer: Trainer
 
+    @model_validator(mode="after")
+    def fits(self) -> Self:
+        """Refuse contexts that no engine has room for: their episodes could never end."""
+        longest, room = self.workload.most_tokens, self.engine.kv_tokens
+        if longest > room:
+            raise ValueError(f"workload.most_tokens={longest} do not fit into engine.kv_tokens={room}")
+        if self.workload.prompt_tokens >= longest:
+            raise ValueError(f"workload.most_tokens={longest} leave no room after the prompt")
+        return self
+
     @property
     def groups(self) -> int:
         """Groups of a training step."""
@@ -171,7 +181,9 @@ def _lay_over(settings: dict[str, Any], words: dict[str, Any]) -> None:
 def _explain(error: Any) -> str:
     where = ".".join(str(part) for part in error["loc"])
     if error["type"] != "extra_forbidden":
-        return f"{where}: {error['msg']} (got {error['input']!r})."
+        return f"{where or 'The scenario'}: {error['msg']}" + (
+            f" (got {error['input']!r})." if where else "."
+        )
     section: Any = Scenario
     for part in error["loc"][:-1]:
         section = section.model_fields[str(part)].annotation

@@ -36,7 +36,6 @@ def simulate(scenario: Scenario, mode: Mode) -> Outcome:
 
     Raises:
         Deadlock: nothing can go on any more.
-        EngineError: no context of the workload's size fits into an engine.
     """
     started, thresholds = time.perf_counter(), gc.get_threshold()
     gc.set_threshold(COLLECT_EVERY, *thresholds[1:])
@@ -92,7 +91,9 @@ class _Run:
         self.rollout_engines = scenario.engines
         if self.mode != "sync" and not scenario.trainer.own_gpus:
             share = scenario.rollout_share
-            wanted = best_split(scenario, self.work, eta) if share is None else round(share * scenario.engines)
+            wanted = (
+                best_split(scenario, self.work, eta) if share is None else round(share * scenario.engines)
+            )
             self.rollout_engines = max(1, min(scenario.engines - 1, wanted))
         apart = scenario.engines - self.rollout_engines if self.mode != "sync" else scenario.engines
         self.train_gpus = scenario.trainer.own_gpus or max(1, apart) * scenario.engine.gpus
@@ -104,7 +105,7 @@ class _Run:
         self.gate = StalenessGate(
             batch=scenario.groups, eta=eta, policy=scenario.staleness if self.mode == "async" else "drop"
         )
-        self.timeline = Timeline()
+        self.timeline = Timeline.of(scenario, self.work)
         self.changed = asyncio.Event()
         self.pushing = False
         self.trained = 0
@@ -128,11 +129,9 @@ class _Run:
             run_episodes(runner, self.jobs(), concurrency=admission, on_result=self.take)
         )
         training = asyncio.ensure_future(self.train())
-        watching = asyncio.ensure_future(self.watch())
         await asyncio.wait({rollout, training}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (rollout, watching):
-            task.cancel()
-        await asyncio.wait({rollout, watching})
+        rollout.cancel()
+        await asyncio.wait({rollout})
         if not rollout.cancelled() and (problem := rollout.exception()) is not None:
             training.cancel()
             raise problem
@@ -166,6 +165,7 @@ class _Run:
 
     def take(self, job: Job, episode: Trajectory) -> None:
         """An episode ended."""
+        self.look()
         totals = self.cluster.totals.pop(episode.id, None)
         if episode.status == "void":
             self.surplus += 1
@@ -217,6 +217,7 @@ class _Run:
         self.gate.advance()
         self.forget_dropped()
         self.changed.set()
+        self.look()
 
     def forget_dropped(self) -> None:
         """Groups that the gate dropped for their age."""
@@ -232,19 +233,19 @@ class _Run:
             sum(engine.sampled for engine in engines), self.trained,
         )  # fmt: skip
 
-    async def watch(self) -> None:
-        """Look at the queues from time to time."""
-        engines, every = self.cluster.engines, self.timeline.every(self.scenario, self.work)
-        while True:
-            self.timeline.look(
-                self.now(),
-                running=sum(engine.running for engine in engines),
-                engine_queue=sum(engine.waiting for engine in engines),
-                in_tools=self.tools.running,
-                tool_queue=self.tools.waiting,
-                ready=self.gate.waiting * self.scenario.workload.group_size,
-            )
-            await asyncio.sleep(every)
+    def look(self) -> None:
+        """Note the queues, if it is time. No timer does it, which would hide that nothing else happens."""
+        if not self.timeline.due(self.now()):
+            return
+        engines = self.cluster.engines
+        self.timeline.look(
+            self.now(),
+            running=sum(engine.running for engine in engines),
+            engine_queue=sum(engine.waiting for engine in engines),
+            in_tools=self.tools.running,
+            tool_queue=self.tools.waiting,
+            ready=self.gate.waiting * self.scenario.workload.group_size,
+        )
 
     def outcome(self, begun: _Window, done: _Window) -> Outcome:
         """What the measured steps came to."""
