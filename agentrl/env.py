@@ -174,7 +174,7 @@ class Env:
 
 @functools.lru_cache(maxsize=256)
 def _members_of(cls: type[Env], kind: type[Any]) -> tuple[Any, ...]:
-    """A class's members of a kind, in the order of their definition. Every episode asks, and it takes 1 ms."""
+    """A class's members of a kind, in the order of their definition. Each episode asks, and it takes 1 ms."""
     found = {name: value for name, value in inspect.getmembers_static(cls) if isinstance(value, kind)}
     order = [name for base in reversed(cls.__mro__) for name in vars(base)]
     return tuple(found[name] for name in sorted(found, key=order.index))

@@ -265,7 +265,9 @@ class StalenessGate:
         return self._taken
 
     def advance(self) -> int:
-        """The batch taken was trained on; returns the new version. What waits and is too old for it is dropped.
+        """The batch taken was trained on; returns the new version.
+
+        What waits and is too old for that is dropped.
 
         Raises:
             ValueError: none was taken.

@@ -39,7 +39,7 @@ class Setting:
 
     @cached_property
     def player(self) -> SceneAware | None:
-        """The policy, if it is one that is told about each episode. Asking takes 20 µs, so it is done once."""
+        """The policy, if it is told about each episode. Finding out takes 20 µs, so it is done once."""
         return self.policy if isinstance(self.policy, SceneAware) else None
 
 

@@ -33,8 +33,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         if seconds is None:
             waiting = [task.get_name() for task in asyncio.all_tasks(self)]
             raise Deadlock(
-                f"At {self._clock:.1f} s of virtual time all {len(waiting)} tasks wait for something that cannot "
-                f"happen any more: {', '.join(sorted(waiting)[:10])}."
+                f"At {self._clock:.1f} s of virtual time all {len(waiting)} tasks wait for something that "
+                f"cannot happen any more: {', '.join(sorted(waiting)[:10])}."
             )
         self._clock += seconds
 

@@ -1,8 +1,8 @@
 """A model of one inference engine: continuous batching, prefill, a limited KV cache, weight updates.
 
-All running sequences decode at the same pace, which falls as the batch grows; so the engine keeps one count of
-the tokens that a sequence present all the time would have got, and each request ends when that count has risen by
-its own length. An event costs O(log batch), whatever the number of tokens.
+All running sequences decode at the same pace, which falls as the batch grows; so the engine keeps one count of the
+tokens that a sequence present all the time would have got, and each request ends when that count has risen by its
+own length. An event costs O(log batch), whatever the number of tokens.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Engine:
 
     @property
     def load(self) -> float:
-        """Share in use of the KV cache or of the batch, whichever is more; what waits counts as if it were in.
+        """Share in use of the KV cache or of the batch, whichever is more; what waits counts as if in.
 
         The contexts of episodes that are in a tool count too: without room for them they are computed anew.
         """

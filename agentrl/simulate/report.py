@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from agentrl.simulate.outcome import Outcome
-from agentrl.simulate.training import simulate
 from agentrl.simulate.scenario import MODES, Scenario, load
+from agentrl.simulate.training import simulate
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,7 +35,7 @@ def run_modes(scenario: Scenario) -> list[Outcome]:
 
 
 def compare(profile: str, engines: int, words: Sequence[str] = ()) -> dict[str, Any]:
-    """Synchronous against asynchronous training of a profile on so many engines, and both against what is possible.
+    """Synchronous training of a profile against asynchronous training, and both against what is possible.
 
     Args:
         profile: a scenario's name, such as ``math``, ``search`` or ``swe``, or a YAML file.
@@ -43,8 +43,8 @@ def compare(profile: str, engines: int, words: Sequence[str] = ()) -> dict[str, 
         words: further ``key=value`` settings.
 
     Returns:
-        ``async_over_sync`` (samples per second of one over the other), ``rollout_efficiency`` (of asynchronous
-        training: the share it reaches of what a perfect scheduler would with the same bound on staleness),
+        ``async_over_sync`` (samples per second of one over the other), ``rollout_efficiency`` (of
+        asynchronous training: the share of what a perfect scheduler reaches with the same bound on staleness),
         ``perfect_over_sync``, ``cache_hits`` and ``max_age`` of asynchronous training, and ``sync`` and
         ``async``: both outcomes in full.
 

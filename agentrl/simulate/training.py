@@ -16,7 +16,8 @@ from agentrl.rollout import Admission, EpisodeRunner, Gauge, Job, LoadGauge, run
 from agentrl.simulate import clock
 from agentrl.simulate.bound import Work, best_split, perfect_rate, step_seconds, work_of
 from agentrl.simulate.cluster import Cluster
-from agentrl.simulate.dialogue import ModelChat, ToolServer, Work as Environment
+from agentrl.simulate.dialogue import ModelChat, ToolServer
+from agentrl.simulate.dialogue import Work as Environment
 from agentrl.simulate.outcome import Outcome, Timeline
 from agentrl.simulate.scenario import Mode, Scenario
 from agentrl.trajectory import Trajectory
@@ -73,8 +74,8 @@ class _Window:
 class _Run:
     """One run.
 
-    The engines of a cluster are all used for both generation and training in synchronous mode, in turn; in the
-    other modes some of them generate and the GPUs of the others train.
+    In synchronous mode all engines of the cluster generate, and then all their GPUs train; in the other modes some
+    engines generate and the GPUs of the others train.
     """
 
     scenario: Scenario
@@ -158,7 +159,7 @@ class _Run:
                 )
 
     def may_begin(self, *, first_of_batch: bool) -> bool:
-        """Whether a group may; one-step-off, a batch begins when the one before has ended and weights are in."""
+        """Whether a group may; one-step-off, a batch begins once the one before has ended and weights are in."""
         if self.gate.capacity < 1 or self.pushing:
             return False
         return self.mode != "one-step-off" or not first_of_batch or self.gate.running == 0

@@ -1,4 +1,4 @@
-"""Places for episodes by what is measured, the order they begin in, and groups that do not wait for their last.
+"""Places for episodes by what is measured, the order they begin in, groups that do not wait for their last.
 
 In virtual time: seconds of waiting take none.
 """

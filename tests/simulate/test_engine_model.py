@@ -105,7 +105,9 @@ def test_no_token_is_lost_and_the_cache_never_overflows(data: st.DataObject) -> 
     model = EngineModel(0.01, 0.001, 1e-6, 5000, kv_tokens=3000, sequences=8)
     requests = data.draw(
         st.lists(
-            st.tuples(st.sampled_from("abcdef"), st.integers(1, 1500), st.integers(1, 1500), st.floats(0, 30)),
+            st.tuples(
+                st.sampled_from("abcdef"), st.integers(1, 1500), st.integers(1, 1500), st.floats(0, 30)
+            ),
             min_size=1, max_size=30,
         )
     )  # fmt: skip
