@@ -1,8 +1,8 @@
 """Virtual time: what a configuration would do on 8, 128 or 1,024 engines, in seconds.
 
-The episode loop, the scheduler and the staleness gate are the real ones; engines, tools and the trainer are
-models. :func:`simulate` runs a :class:`Scenario` in one mode, :func:`compare` sets synchronous training against
-asynchronous training.
+The episode loop, the scheduler and the staleness gate are the real ones; engines, tools and the
+trainer are models. :func:`simulate` runs a :class:`Scenario` in one mode, :func:`compare` sets
+synchronous training against asynchronous training.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What episodes in virtual time consist of: a chat of a few tokens, an environment with one tool, its server.
 
-The engine's model counts thousands of tokens a turn; the trajectory holds three that stand for them: the first,
-one in the middle, and the last. So the episode loop runs as it is, and its record stays small.
+The engine's model counts thousands of tokens a turn; the trajectory holds three that stand for
+them: the first, one in the middle, and the last. So the episode loop runs as it is, and its record
+stays small.
 """
 
 from __future__ import annotations

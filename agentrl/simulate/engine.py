@@ -1,8 +1,9 @@
 """A model of one inference engine: continuous batching, prefill, a limited KV cache, weight updates.
 
-All running sequences decode at the same pace, which falls as the batch grows; so the engine keeps one count of the
-tokens that a sequence present all the time would have got, and each request ends when that count has risen by its
-own length. An event costs O(log batch), whatever the number of tokens.
+All running sequences decode at the same pace, which falls as the batch grows; so the engine keeps
+one count of the tokens that a sequence present all the time would have got, and each request ends
+when that count has risen by its own length. An event costs O(log batch), whatever the number of
+tokens.
 """
 
 from __future__ import annotations

@@ -44,9 +44,9 @@ def compare(profile: str, engines: int, words: Sequence[str] = ()) -> dict[str, 
 
     Returns:
         ``async_over_sync`` (samples per second of one over the other), ``rollout_efficiency`` (of
-        asynchronous training: the share of what a perfect scheduler reaches with the same bound on staleness),
-        ``perfect_over_sync``, ``cache_hits`` and ``max_age`` of asynchronous training, and ``sync`` and
-        ``async``: both outcomes in full.
+        asynchronous training: the share of what a perfect scheduler reaches with the same
+        bound on staleness), ``perfect_over_sync``, ``cache_hits`` and ``max_age`` of
+        asynchronous training, and ``sync`` and ``async``: both outcomes in full.
 
     Raises:
         ConfigError: there is no such scenario, or a setting does not fit.

@@ -74,8 +74,8 @@ class _Window:
 class _Run:
     """One run.
 
-    In synchronous mode all engines of the cluster generate, and then all their GPUs train; in the other modes some
-    engines generate and the GPUs of the others train.
+    In synchronous mode all engines of the cluster generate, and then all their GPUs train; in the other
+    modes some engines generate and the GPUs of the others train.
     """
 
     scenario: Scenario
@@ -159,7 +159,7 @@ class _Run:
                 )
 
     def may_begin(self, *, first_of_batch: bool) -> bool:
-        """Whether a group may; one-step-off, a batch begins once the one before has ended and weights are in."""
+        """Whether a group may; one-step-off a batch begins once the last has ended and weights are in."""
         if self.gate.capacity < 1 or self.pushing:
             return False
         return self.mode != "one-step-off" or not first_of_batch or self.gate.running == 0
