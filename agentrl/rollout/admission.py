@@ -129,10 +129,10 @@ class Admission:
         try:
             await place
         except asyncio.CancelledError:
-            if place.cancelled():
-                self._waiting.remove(place)
-            else:  # it was given at the very moment
+            if not place.cancelled():  # it was given at the very moment
                 self.leave()
+            elif place in self._waiting:
+                self._waiting.remove(place)
             raise
 
     def leave(self) -> None:

@@ -84,7 +84,7 @@ class Attempt:
         finally:
             if self._setting.player is not None:
                 self._setting.player.end(self._name)
-            if self._holds_something():
+            if self._holds_something() or self._sessions.seal():
                 await to_the_end(self._close())
 
     async def _play_and_judge(self) -> None:
@@ -374,7 +374,7 @@ class Attempt:
     def _holds_something(self) -> bool:
         tools, env = self._tools, self._env
         kept_open = tools is not None and tools.stateful
-        return kept_open or self._sessions.any or (env is not None and not inherited(env.close, Env.close))
+        return kept_open or (env is not None and not inherited(env.close, Env.close))
 
     async def _close(self) -> None:
         if self._tools is not None:
