@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from agentrl.rollout.scheduler import Job
 
 
+ROUNDING = 1e-6
+"""Seconds by which a timer may come early, without being set again for the same moment for ever."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stragglers:
     """When the last episodes of a group are given up.
@@ -139,7 +143,8 @@ class Cohorts:
 
     def _too_late(self, job: Job, cohort: _Cohort, allowed: float) -> None:
         cohort.timer = None
-        self._give_up(cohort, f"straggler: it took longer than {allowed:.1f} s", before=self._now() - allowed)
+        before = self._now() - allowed + ROUNDING
+        self._give_up(cohort, f"straggler: it took longer than {allowed:.1f} s", before)
         self._set_clock(job, cohort)
 
     def _give_up(self, cohort: _Cohort, reason: str, before: float = float("inf")) -> None:

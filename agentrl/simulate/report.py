@@ -20,8 +20,7 @@ def sized(scenario: Scenario) -> Scenario:
     """The scenario, with fewer steps where it is large."""
     if scenario.engines < LARGE:
         return scenario
-    short = {"warmup": min(1, scenario.warmup), "steps": min(2, scenario.steps)}
-    return scenario.model_copy(update=short)
+    return scenario.model_copy(update={"steps": min(2, scenario.steps)})
 
 
 def run_modes(scenario: Scenario) -> list[Outcome]:

@@ -120,7 +120,11 @@ class Scenario(Section):
     )
     over: int = Field(0, ge=0, description="episodes begun in each group beyond those that are waited for")
     steps: int = Field(4, ge=1, description="training steps that are measured")
-    warmup: int = Field(2, ge=0, description="steps before them")
+    warmup: int | None = Field(
+        None,
+        ge=0,
+        description="steps before them; default: as many as were begun at once, which end in a burst",
+    )
     gpu_hour: float = Field(2.0, ge=0, description="price of a GPU, in dollars")
     seed: int = 0
     workload: Workload
@@ -136,6 +140,14 @@ class Scenario(Section):
         if self.workload.prompt_tokens >= longest:
             raise ValueError(f"workload.most_tokens={longest} leave no room after the prompt")
         return self
+
+    def ahead(self, mode: Mode) -> int:
+        """Versions ahead that may be sampled."""
+        return {"sync": 0, "one-step-off": 1, "async": self.eta}[mode]
+
+    def unmeasured(self, mode: Mode) -> int:
+        """Steps before those that are measured."""
+        return self.ahead(mode) + 1 if self.warmup is None else self.warmup
 
     @property
     def groups(self) -> int:

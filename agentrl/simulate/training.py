@@ -88,7 +88,7 @@ class _Run:
 
     def __post_init__(self) -> None:
         scenario = self.scenario
-        eta = {"sync": 0, "one-step-off": 1, "async": scenario.eta}[self.mode]
+        eta = scenario.ahead(self.mode)
         self.rollout_engines = scenario.engines
         if self.mode != "sync" and not scenario.trainer.own_gpus:
             share = scenario.rollout_share
@@ -186,8 +186,9 @@ class _Run:
     async def train(self) -> tuple[_Window, _Window]:
         """All steps; returns what was counted before and after those that are measured."""
         scenario, begun = self.scenario, self.counted()
-        for step in range(scenario.warmup + scenario.steps):
-            if step == scenario.warmup:
+        warmup = scenario.unmeasured(self.mode)
+        for step in range(warmup + scenario.steps):
+            if step == warmup:
                 begun = self.counted()
                 self.ages.clear()
             while (batch := self.gate.take()) is None:

@@ -10,12 +10,14 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
-from rollout_support import Lines, make_runner, write_call
 
 from agentrl import Env, Task, Trajectory, reward
+from agentrl.config import Rollout
 from agentrl.errors import EngineError
 from agentrl.rollout import (
     Admission,
+    EpisodeRunner,
+    Generation,
     Job,
     Lengths,
     LoadGauge,
@@ -27,6 +29,21 @@ from agentrl.rollout import (
     run_episodes,
 )
 from agentrl.simulate import run
+from agentrl.simulate.dialogue import ModelChat, spoken
+
+LIMITS = Rollout(retries=0, episode_seconds=1e6, response_seconds=1e6)
+
+
+class Answers:
+    """Says at once that it is done, except in the episodes named, where the engine fails."""
+
+    def __init__(self, *broken: str) -> None:
+        self.broken = broken
+
+    async def generate(self, *_: Any, episode: str, **rest: Any) -> Generation:
+        if episode in self.broken:
+            raise EngineError("dead")
+        return Generation(spoken(None), [-1.0] * 3, [0] * 3)
 
 
 class Slow(Env):
@@ -58,9 +75,7 @@ def play(
     """Results by name, the progress, and the virtual seconds that it took."""
 
     async def main() -> tuple[dict[str, Trajectory], Progress, float]:
-        runner, _ = make_runner(
-            env, policy or Lines("done"), retries=0, episode_seconds=1e6, response_seconds=1e6
-        )
+        runner = EpisodeRunner(env, ModelChat(), policy or Answers(), LIMITS)
         results: dict[str, Trajectory] = {}
 
         def keep(job: Job, episode: Trajectory) -> None:
@@ -227,19 +242,6 @@ def test_what_has_not_begun_of_a_complete_group_never_does() -> None:
     assert len(env.ended) == 4
 
 
-class Breaks(Lines):
-    """Fails for the episodes named."""
-
-    def __init__(self, *names: str) -> None:
-        super().__init__("done")
-        self.names = names
-
-    async def generate(self, *args: Any, episode: str, **rest: Any) -> Any:
-        if episode in self.names:
-            raise EngineError("dead")
-        return await super().generate(*args, episode=episode, **rest)
-
-
 def test_void_episodes_count_only_where_the_group_cannot_do_without() -> None:
     class Compared(Slow):
         @reward(per="group")
@@ -248,7 +250,7 @@ def test_void_episodes_count_only_where_the_group_cannot_do_without() -> None:
             return [float(number) for number in range(3)]
 
     jobs = group_jobs([slow("t", 1, 2, 3, 4, 50)], 3, over=2)
-    results, progress, seconds = play(Compared(), jobs, policy=Breaks("0-t-0"))
+    results, progress, seconds = play(Compared(), jobs, policy=Answers("0-t-0"))
     assert results["0-t-0"].status == "void" and "dead" in results["0-t-0"].reason
     assert [results[f"0-t-{n}"].reward for n in (1, 2, 3)] == [0.0, 1.0, 2.0]
     assert results["0-t-4"].reason.startswith("surplus") and seconds == 4
@@ -260,7 +262,7 @@ def test_void_episodes_count_only_where_the_group_cannot_do_without() -> None:
             return [float(len(episodes))] * len(episodes)
 
     jobs = group_jobs([slow("t", 1, 2, 3)], 2, over=1)
-    results, progress, _ = play(Few(), jobs, policy=Breaks("0-t-0", "0-t-1"))
+    results, progress, _ = play(Few(), jobs, policy=Answers("0-t-0", "0-t-1"))
     assert results["0-t-2"].reward == 1.0, "judged with those there are"
     assert progress == Progress(done=3, void=2)
 
@@ -284,7 +286,7 @@ def test_an_admission_can_be_used_again_after_a_run_that_failed() -> None:
 
     async def main() -> None:
         admission = Admission(3)
-        runner, _ = make_runner(Bad(), Lines(write_call("x"), "done"))
+        runner = EpisodeRunner(Bad(), ModelChat(), Answers(), LIMITS)
         jobs = [Job(slow(str(n), n), f"{n}-0") for n in range(9)]
         with pytest.raises(Exception, match="broken"):
             await run_episodes(runner, jobs, concurrency=admission, on_result=lambda *_: None)

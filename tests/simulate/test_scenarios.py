@@ -14,7 +14,7 @@ from agentrl.cli.main import app
 from agentrl.errors import ConfigError
 from agentrl.simulate import MODES, Outcome, compare, load, plot, scenarios, simulate
 
-SMALL = ["engines=4", "steps=3", "warmup=2"]
+SMALL = ["engines=4", "steps=3"]
 
 
 @functools.cache
@@ -40,12 +40,12 @@ def test_a_run_is_the_same_every_time() -> None:
     for one in (first, second):
         del one["real_seconds"]
     assert first == second
-    assert first != outcome("search", "async", *SMALL).to_dict()
+    assert first["samples_per_second"] != outcome("search", "async", *SMALL).samples_per_second
 
 
 def test_efficiency_is_flat_with_size() -> None:
     small, large = (outcome("search", "async", f"engines={n}", "steps=4").efficiency for n in (8, 32))
-    assert large == pytest.approx(small, rel=0.15)
+    assert large == pytest.approx(small, rel=0.25)
 
 
 def test_the_laptops_scenario_agrees_with_what_was_measured_there() -> None:
@@ -96,9 +96,7 @@ def test_settings_are_checked(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="engines"):
         load("math", ["engines=0"])
     own = tmp_path / "own.yaml"
-    own.write_text(
-        yaml.safe_dump(load("math").model_dump(mode="json") | {"engines": 3}).replace(".inf", "1e9")
-    )
+    own.write_text(yaml.safe_dump(load("math").model_dump() | {"engines": 3}))
     assert load(str(own), ["eta=2"]).engines == 3
     own.write_text("- a list")
     with pytest.raises(ConfigError, match="mapping"):
