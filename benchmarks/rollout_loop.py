@@ -1,7 +1,6 @@
 """What the episode loop itself costs: 1,024 and 10,000 episodes at once in one process, in real time.
 
     python -m benchmarks.rollout_loop                       # ours, at both sizes
-    python -m benchmarks.rollout_loop --against verl        # beside verl's ToolAgentLoop
     python -m benchmarks.rollout_loop --json                # the last line is a JSON object
 
 Every episode has three turns: two call a tool, the third answers. A fake engine answers a turn
@@ -134,71 +133,6 @@ def ours(episodes: int) -> Callable[[], Awaitable[None]]:
     return play
 
 
-def verl(episodes: int) -> Callable[[], Awaitable[None]]:
-    """verl's ToolAgentLoop: an instance for each episode, as its worker makes them."""
-    from omegaconf import OmegaConf
-    from verl.experimental.agent_loop.agent_loop import DictConfigWrap, ToolListWrap
-    from verl.experimental.agent_loop.tool_agent_loop import ToolAgentLoop
-    from verl.tools.function_tool import FunctionTool
-    from verl.tools.schemas import OpenAIFunctionToolSchema
-    from verl.workers.rollout.replica import TokenOutput
-
-    made = tokenizer()
-    engine = Engine(lambda text: list(made.encode(text)), made.convert_tokens_to_ids("<|im_end|>"))
-    multi_turn = {
-        "max_user_turns": None, "max_assistant_turns": None, "max_parallel_calls": 1, "format": "hermes",
-        "max_tool_response_length": 256, "tool_response_truncate_side": "middle",
-    }  # fmt: skip
-    rollout = {
-        "multi_turn": multi_turn, "prompt_length": 1024, "response_length": 4096, "full_determinism": False,
-    }  # fmt: skip
-    config = OmegaConf.create({"actor_rollout_ref": {"rollout": rollout}, "data": {}})
-    current: dict[Any, tuple[int, int]] = {}
-
-    async def look_up(day: int) -> str:
-        task = asyncio.current_task()
-        episode, calls = current[task]
-        current[task] = (episode, calls + 1)
-        await asyncio.sleep(seconds_of(episode, calls, "tool"))
-        return "412"
-
-    class Server:
-        async def generate(self, request_id: str, **_: Any) -> Any:
-            ids = list(await engine.next(current[asyncio.current_task()][0]))
-            return TokenOutput(token_ids=ids, log_probs=[-1.0] * len(ids))
-
-    parameters = {"type": "object", "properties": {"day": {"type": "integer"}}, "required": ["day"]}
-    schema = OpenAIFunctionToolSchema.model_validate(
-        {"type": "function",
-         "function": {"name": "look_up", "description": "Look up a price.", "parameters": parameters}}
-    )  # fmt: skip
-
-    class Look(FunctionTool):
-        async def call(self, parameters: dict[str, Any]) -> Any:
-            return await look_up(**parameters)
-
-    tools = ToolListWrap([Look("look_up", look_up, schema, is_async=True)])
-
-    async def one(episode: int) -> int:
-        # The calls of a turn run in tasks of their own, which a copy of the mapping below tells apart.
-        current[asyncio.current_task()] = (episode, 0)
-        loop = ToolAgentLoop(
-            trainer_config=DictConfigWrap(config), server_manager=Server(), tokenizer=made, processor=None,
-            dataset_cls=object, data_config=DictConfigWrap(config.data), tools=tools,
-        )  # fmt: skip
-        output = await loop.run({}, raw_prompt=[{"role": "user", "content": QUESTION}])
-        return int(output.num_turns)
-
-    async def play() -> None:
-        turns = await asyncio.gather(*(one(episode) for episode in range(episodes)))
-        assert len(turns) == episodes
-
-    return play
-
-
-LOOPS: dict[str, Callable[[int], Callable[[], Awaitable[None]]]] = {"ours": ours, "verl": verl}
-
-
 async def measured(play: Callable[[], Awaitable[None]], episodes: int) -> dict[str, float]:
     """Run one loop once."""
     gc.collect()
@@ -225,23 +159,18 @@ async def measured(play: Callable[[], Awaitable[None]], episodes: int) -> dict[s
     }
 
 
-def in_process(loop: str, episodes: int) -> dict[str, float]:
-    """Run one loop in a process of its own.
+def measure(episodes: int = 1024) -> dict[str, float]:
+    """The share of the ideal time, CPU a turn and memory an episode, from a process of its own.
 
     Raises:
         RuntimeError: it failed.
     """
-    words = [sys.executable, "-m", "benchmarks.rollout_loop", "--only", loop, "--episodes", str(episodes)]
+    words = [sys.executable, "-m", "benchmarks.rollout_loop", "--here", "--episodes", str(episodes)]
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"{loop} with {episodes} episodes failed:\n{done.stderr[-2000:]}")
+        raise RuntimeError(f"The loop with {episodes} episodes failed:\n{done.stderr[-2000:]}")
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return result
-
-
-def measure(episodes: int = 1024, loop: str = "ours") -> dict[str, float]:
-    """The share of the ideal time, CPU a turn and memory an episode of a loop, from a process of its own."""
-    return in_process(loop, episodes)
 
 
 def main() -> None:
@@ -250,24 +179,22 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--episodes", type=int, nargs="+", default=[1024, 10_000])
-    parser.add_argument("--against", choices=[name for name in LOOPS if name != "ours"])
-    parser.add_argument("--only", choices=list(LOOPS), help="measure this loop in this very process")
+    parser.add_argument("--here", action="store_true", help="measure the first size in this very process")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    if options.only:
-        play = LOOPS[options.only](options.episodes[0])
-        print(json.dumps(asyncio.run(measured(play, options.episodes[0]))))
+    if options.here:
+        [episodes, *_] = options.episodes
+        print(json.dumps(asyncio.run(measured(ours(episodes), episodes))))
         return
     found: dict[str, dict[str, float]] = {}
-    for loop in ["ours", *([options.against] if options.against else [])]:
-        for episodes in options.episodes:
-            result = found[f"{loop}_{episodes}"] = measure(episodes, loop)
-            print(
-                f"{loop:10} {episodes:6} episodes: {100 * result['share_of_ideal']:5.1f}% of the ideal "
-                f"({result['seconds']:.1f} s for {result['ideal_seconds']:.1f} s), "
-                f"{result['cpu_us_per_turn']:.0f} µs CPU a turn, {result['kib_per_episode']:.0f} KiB each",
-                flush=True,
-            )
+    for episodes in options.episodes:
+        result = found[str(episodes)] = measure(episodes)
+        print(
+            f"{episodes:6} episodes: {100 * result['share_of_ideal']:5.1f}% of the ideal "
+            f"({result['seconds']:.1f} s for {result['ideal_seconds']:.1f} s), "
+            f"{result['cpu_us_per_turn']:.0f} µs CPU a turn, {result['kib_per_episode']:.0f} KiB each",
+            flush=True,
+        )
     if options.json:
         print(json.dumps(found))
 

@@ -51,13 +51,13 @@ class Slow(Env):
 
     def __init__(self) -> None:
         super().__init__()
-        self.running, self.most = set[str](), 0
+        self.running, self.peak = set[str](), [0]
         self.ended: list[str] = []
 
     async def reset(self, task: Task) -> None:
         name = self.context.episode_id
         self.running.add(name)
-        self.most = max(self.most, len(self.running))
+        self.peak[0] = max(self.peak[0], len(self.running))
         await asyncio.sleep(task.metadata["seconds"][int(name.rsplit("-", 1)[1])])
 
     async def close(self) -> None:
@@ -165,7 +165,7 @@ def test_a_slow_engine_slows_the_start_of_episodes_and_nothing_piles_up() -> Non
     jobs = [Job(slow(str(n), 10), f"{n}-0") for n in range(50)]
     results, progress, seconds = play(env, jobs, Admission(1000, [load]))
     assert len(results) == progress.done == 50
-    assert env.most == 5 and seconds == pytest.approx(100, rel=0.1)
+    assert env.peak == [5] and seconds == pytest.approx(100, rel=0.1)
 
 
 def test_a_source_of_jobs_may_make_the_crew_wait() -> None:
