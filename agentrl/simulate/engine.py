@@ -160,8 +160,9 @@ class Engine:
             if self._reserved + request.room > model.kv_tokens:
                 break
             self._waiting.popleft()
-            hit = min(self._kept.pop(request.episode, 0), request.context)
-            self._kept_tokens -= hit
+            kept = self._kept.pop(request.episode, 0)
+            self._kept_tokens -= kept
+            hit = min(kept, request.context)
             while self._kept and self._reserved + request.room + self._kept_tokens > model.kv_tokens:
                 self._kept_tokens -= self._kept.popitem(last=False)[1]
             self.cached += hit
@@ -196,6 +197,7 @@ class Engine:
         self._context -= request.context + request.tokens / 2
         self.sampled += request.tokens
         if self.model.prefix_cache:
+            self.forget(request.episode)
             self._kept[request.episode] = request.room
             self._kept_tokens += request.room
         if not request.done.done():

@@ -99,7 +99,7 @@ def test_a_weight_update_interrupts_and_tokens_keep_their_versions() -> None:
     assert ended == pytest.approx(0.1 + 1.0 + 5.0 + 150 / 1000), "the prompt and half of the turn, anew"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.data())
 def test_no_token_is_lost_and_the_cache_never_overflows(data: st.DataObject) -> None:
     model = EngineModel(0.01, 0.001, 1e-6, 5000, kv_tokens=3000, sequences=8)
