@@ -24,6 +24,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._clock = 0.0
         super().__init__(_Jumps(self._jump))
+        self._clock_resolution = 1e-6  # of virtual time: a nanosecond is lost to rounding after some months
 
     def time(self) -> float:
         """Virtual seconds since the loop was made."""
