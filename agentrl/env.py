@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import random
 import re
@@ -168,8 +169,12 @@ class Env:
         return [term.bind(self) for term in [*methods, *listed]]
 
     def _members(self, kind: type[Any]) -> list[Any]:
-        found = {
-            name: value for name, value in inspect.getmembers_static(type(self)) if isinstance(value, kind)
-        }
-        order = [name for cls in reversed(type(self).__mro__) for name in vars(cls)]
-        return [found[name] for name in sorted(found, key=order.index)]
+        return list(_members_of(type(self), kind))
+
+
+@functools.lru_cache(maxsize=256)
+def _members_of(cls: type[Env], kind: type[Any]) -> tuple[Any, ...]:
+    """A class's members of a kind, in the order of their definition. Each episode asks, and it takes 1 ms."""
+    found = {name: value for name, value in inspect.getmembers_static(cls) if isinstance(value, kind)}
+    order = [name for base in reversed(cls.__mro__) for name in vars(base)]
+    return tuple(found[name] for name in sorted(found, key=order.index))

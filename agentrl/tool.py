@@ -10,6 +10,7 @@ import asyncio
 import copy
 import functools
 import inspect
+import json
 import re
 import threading
 import typing
@@ -219,7 +220,9 @@ class Tool:
     @property
     def schema(self) -> dict[str, Any]:
         """The tool in the form of OpenAI's function calling."""
-        parameters = copy.deepcopy(_parameters(_plain(self.function)))
+        parameters = json.loads(
+            _parameters(_plain(self.function))
+        )  # an own copy, sooner than deepcopy makes it
         return {
             "type": "function",
             "function": {"name": self.name, "description": self.description, "parameters": parameters},
@@ -325,14 +328,14 @@ def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @functools.cache
-def _parameters(function: Callable[..., Any]) -> dict[str, Any]:
+def _parameters(function: Callable[..., Any]) -> str:
     """The JSON schema of the function's parameters. Every episode asks for it, and making it takes 1 ms."""
     parameters = _arguments_model(function).model_json_schema()
     parameters.pop("title", None)
     for parameter in parameters.get("properties", {}).values():
         parameter.pop("title", None)
     parameters.pop("additionalProperties", None)
-    return parameters
+    return json.dumps(parameters)
 
 
 @functools.cache

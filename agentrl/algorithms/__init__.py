@@ -1,4 +1,4 @@
-"""Published algorithms as composable parts: pure functions on arrays, and presets over them.
+"""Published algorithms as composable parts: pure functions and small state machines, and presets over them.
 
 Importing this loads no torch; modules that make a loss import it.
 """

@@ -194,6 +194,29 @@ def doctor(run: RunName, runs: Runs = Path("runs")) -> int:
 app.command()(writers.init)
 
 
+@app.command()
+@reported
+def simulate(
+    scenario: Annotated[
+        str | None, typer.Argument(metavar="SCENARIO", help="A name or a YAML file; without it, the names.")
+    ] = None,
+    settings: Words = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object instead of a table.")
+    ] = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", metavar="FILE", help="Also draw queues and ages, as a PNG or PDF."),
+    ] = None,
+) -> int:
+    """Run the real scheduler in virtual time: what a configuration would do on a cluster."""
+    from agentrl.cli import simulate as command
+
+    if scenario is None:
+        return command.overview()
+    return command.simulate(scenario, settings or [], as_json=as_json, plot_to=plot)
+
+
 @sandbox_app.callback()
 def sandbox(context: typer.Context) -> None:
     """Show the isolation that this machine offers, check it, or run a snippet in it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -76,12 +76,13 @@ async def evaluate(
         if on_episode is not None:
             on_episode(result, trajectory)
 
-    started = time.monotonic()
+    now = asyncio.get_running_loop().time
+    started = now()
     jobs = _jobs(tasks, samples, split, seed, temperature)
     await run_episodes(
         runner, jobs, concurrency=min(limits.concurrency, len(tasks) * samples), on_result=keep
     )
-    found = EvalResult.of(results, samples, time.monotonic() - started)
+    found = EvalResult.of(results, samples, now() - started)
     sink.emit(EvalFinished(0, found.success, found.low, found.high, found.episodes, found.reward))
     return found
 

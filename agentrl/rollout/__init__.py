@@ -6,13 +6,24 @@ what they sample from. Training, evaluation, benchmarks and demonstrations all u
 
 from __future__ import annotations
 
+from agentrl.rollout.admission import Admission, Gauge, LoadGauge, MemoryGauge
+from agentrl.rollout.cohorts import Stragglers
 from agentrl.rollout.episode import EpisodeRunner, succeeded
+from agentrl.rollout.order import Lengths, group_jobs, longest_first
 from agentrl.rollout.policy import Generation, Policy, Sampling, Scene, SceneAware, SimulatedPolicy
 from agentrl.rollout.scheduler import Job, Progress, run_episodes
 from agentrl.rollout.scripted import Script, ScriptedPolicy, expert_of, written
 from agentrl.rollout.seeds import derive_seed, episode_seed
 
 __all__ = [
+    "Admission",
+    "Gauge",
+    "Lengths",
+    "LoadGauge",
+    "MemoryGauge",
+    "Stragglers",
+    "group_jobs",
+    "longest_first",
     "EpisodeRunner",
     "Generation",
     "Job",

@@ -5,28 +5,26 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from agentrl.config import Rollout
 from agentrl.env import Env
 from agentrl.errors import DataError, EngineError, EpisodeTimeout
-from agentrl.events import EventSink, ToolCalled, TurnGenerated
+from agentrl.events import ToolCalled, TurnGenerated
 from agentrl.observation import Observation
-from agentrl.rollout.pictures import Gallery, PictureStore, content_of
-from agentrl.rollout.policy import Generation, Policy, Sampling, Scene, SceneAware
+from agentrl.rollout.pictures import Gallery, content_of
+from agentrl.rollout.policy import Generation, Sampling, Scene
 from agentrl.rollout.seeds import derive_seed
 from agentrl.rollout.sessions import EpisodeSessions
-from agentrl.rollout.toolbox import ToolBox, ToolLedger, kept, printable, user_code
+from agentrl.rollout.setting import Ended, Setting
+from agentrl.rollout.toolbox import ToolBox, inherited, kept, printable, user_code
 from agentrl.rollout.waiting import OutOfTime, StrayExit, finish_quietly, to_the_end, within
 from agentrl.scoring import score_episode
 from agentrl.snapshot import World
-from agentrl.tool import BlockingCalls, ToolContext
-from agentrl.trajectory import Message, Segment, Status, Trajectory, Turn
+from agentrl.tool import ToolContext
+from agentrl.trajectory import Message, Segment, Trajectory, Turn
 
 if TYPE_CHECKING:
-    from agentrl.chat import Chat, ParsedTurn
-    from agentrl.sandbox import Sandbox
+    from agentrl.chat import ParsedTurn
 
 T = TypeVar("T")
 MakeMessages = Callable[[Sequence[str]], list[Message]]
@@ -37,31 +35,6 @@ CLOSE_SECONDS = 10.0
 
 FIT_ROUNDS = 4
 """Tries at shortening observations: a text may have a token more in its place than alone."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What all episodes of a runner share; see :class:`agentrl.rollout.EpisodeRunner`."""
-
-    env: Env
-    chat: Chat
-    policy: Policy
-    limits: Rollout
-    sandbox: Sandbox | None
-    events: EventSink
-    clock: Callable[[], float] | None
-    keep_characters: int
-    pictures: PictureStore | None = None
-    ledger: ToolLedger = field(default_factory=ToolLedger)
-    blocking: BlockingCalls = field(default_factory=BlockingCalls)
-
-
-class Ended(Exception):
-    """The episode is over; how, and why in words."""
-
-    def __init__(self, status: Status, reason: str) -> None:
-        super().__init__(reason)
-        self.status, self.reason = status, reason
 
 
 class Attempt:
@@ -109,7 +82,10 @@ class Attempt:
         try:
             await self._play_and_judge()
         finally:
-            await to_the_end(self._close())
+            if self._setting.player is not None:
+                self._setting.player.end(self._name)
+            if self._holds_something() or self._sessions.seal():
+                await to_the_end(self._close())
 
     async def _play_and_judge(self) -> None:
         trajectory = self._trajectory
@@ -146,14 +122,19 @@ class Attempt:
     async def _set_up(self) -> tuple[Env, ToolBox]:
         setting, task = self._setting, self._trajectory.task
         env, context = self._spawn()
-        await self._users(f"Environment {env.name}: reset()", env.reset(task))
+        if not inherited(env.reset, Env.reset):
+            await self._users(f"Environment {env.name}: reset()", env.reset(task))
         tools = ToolBox.of(env, context, self._limits, setting.ledger, setting.keep_characters)
         self._tools = tools
-        await self._users(f"Opening the tools of environment {env.name}", tools.open())
+        if tools.stateful:
+            await self._users(f"Opening the tools of environment {env.name}", tools.open())
         context.the_world().complete()
         with user_code(f"Environment {env.name}: messages()"):
             messages = list(env.messages(task))
-        messages = await self._users("Showing the task's images", self._gallery.opening(messages, env.name))
+        if not self._gallery.is_text(messages):
+            messages = await self._users(
+                "Showing the task's images", self._gallery.opening(messages, env.name)
+            )
         prompt = self._chat.prompt(messages, tools.schemas)
         self._begin(env, prompt)
         self._trajectory.messages = messages
@@ -174,10 +155,10 @@ class Attempt:
 
     def _introduce(self, env: Env, tools: list[dict[str, object]], messages: list[Message]) -> None:
         """Show the episode to a policy that plays a part; it follows both lists as they change."""
-        policy, task = self._setting.policy, self._trajectory.task
-        if isinstance(policy, SceneAware):
+        player, task = self._setting.player, self._trajectory.task
+        if player is not None:
             seed = derive_seed(task.id, self._name) if self._seed is None else self._seed
-            policy.begin(self._name, Scene(env, task, seed, tools, messages))
+            player.begin(self._name, Scene(env, task, seed, tools, messages))
 
     async def _turn(self, env: Env, tools: ToolBox) -> None:
         """One generation and what came of it.
@@ -283,7 +264,9 @@ class Attempt:
         """Ask the environment to answer a turn without calls; returns what to show and how."""
         if turn.stop_reason == "length":
             self._cut_off(turn)
-        answer = await self._users(f"Environment {env.name}: reply()", env.reply(parsed.content))
+        answer: str | Observation | None = None
+        if not inherited(env.reply, Env.reply):
+            answer = await self._users(f"Environment {env.name}: reply()", env.reply(parsed.content))
         if answer is None:
             raise Ended("finished", "the model gave its answer")
         observation, _ = kept(Observation.of(answer), self._setting.keep_characters)
@@ -388,9 +371,12 @@ class Attempt:
                 f"The rewards of environment {env.name} took longer than rollout.episode_seconds={seconds:g}."
             ) from None
 
+    def _holds_something(self) -> bool:
+        tools, env = self._tools, self._env
+        kept_open = tools is not None and tools.stateful
+        return kept_open or (env is not None and not inherited(env.close, Env.close))
+
     async def _close(self) -> None:
-        if isinstance(self._setting.policy, SceneAware):
-            self._setting.policy.end(self._name)
         if self._tools is not None:
             await self._tools.close(CLOSE_SECONDS)
         await self._sessions.close(CLOSE_SECONDS)

@@ -16,10 +16,11 @@ from agentrl.registry import nearest
 from agentrl.reward import Reward
 from agentrl.rollout.agents.attempt import AgentAttempt, Agents
 from agentrl.rollout.agents.endpoint import Endpoint
-from agentrl.rollout.attempt import Attempt, Setting
+from agentrl.rollout.attempt import Attempt
 from agentrl.rollout.groups import Groups
 from agentrl.rollout.pictures import PictureStore, check_sight
 from agentrl.rollout.policy import Policy, Sampling
+from agentrl.rollout.setting import Setting
 from agentrl.rollout.toolbox import user_code
 from agentrl.rollout.waiting import OutOfTime, within
 from agentrl.scoring import components_of, score_group
@@ -159,6 +160,12 @@ class EpisodeRunner:
         for member in members:
             self._tell(member, step, split)
         return members
+
+    def set_apart(self, trajectory: Trajectory, *, step: int = 0, split: str = "train") -> Trajectory:
+        """Report a void episode that :meth:`run` returned and that its group does without; returns it."""
+        if self._grouped:
+            self._tell(trajectory, step, split)
+        return trajectory
 
     async def run_in_group(
         self, task: Task, *, size: int, group: str, step: int = 0, split: str = "train", **how: Any

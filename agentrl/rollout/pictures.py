@@ -211,6 +211,10 @@ class Gallery:
             notes += [f"[{name} {taken.note}]"] if taken.note else []
         return "\n".join([*notes, *([observation.text] if observation.text else [])]), parts
 
+    def is_text(self, messages: Sequence[Message]) -> bool:
+        """Whether messages hold texts alone, so that :meth:`opening` would change nothing."""
+        return not any(isinstance(message.get("content"), Image | list) for message in messages)
+
     async def opening(self, messages: Sequence[Message], env: str) -> list[Message]:
         """The messages that open an episode, with parts in the place of images.
 

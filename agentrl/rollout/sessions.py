@@ -30,6 +30,11 @@ class EpisodeSessions:
         self._opening: dict[str, asyncio.Task[Session]] = {}
         self._closed = False
 
+    def seal(self) -> bool:
+        """Open no more, for what an episode left behind; whether there are any to close."""
+        self._closed = True
+        return bool(self._opening)
+
     async def open(self, options: Mapping[str, Any]) -> Session:
         """The session for these limits.
 

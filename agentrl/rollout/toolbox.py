@@ -11,6 +11,7 @@ import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from agentrl.chat import ParsedCall, ParsedTurn
 from agentrl.config import Rollout
@@ -119,6 +120,14 @@ class ToolBox:
     def schemas(self) -> list[dict[str, object]]:
         """The tools in the form of OpenAI's function calling."""
         return [tool.schema for tool in self._tools.values()]
+
+    @functools.cached_property
+    def stateful(self) -> bool:
+        """Whether any tool has something to open or to close."""
+        return not all(
+            inherited(tool.open, Tool.open) and inherited(tool.close, Tool.close)
+            for tool in self._tools.values()
+        )
 
     @classmethod
     def of(
@@ -283,6 +292,11 @@ def _chosen(offered: Sequence[Tool], wanted: Sequence[str], env: Env, task: Task
                 f"{nearest(name, known)}"
             )
     return [tool for tool in offered if tool.name in wanted]
+
+
+def inherited(method: Callable[..., Any], base: Callable[..., Any]) -> bool:
+    """Whether a method is the base class's, which does nothing: then there is nothing to wait for."""
+    return getattr(method, "__func__", None) is base
 
 
 def unicode(text: str) -> str:

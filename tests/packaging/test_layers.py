@@ -25,7 +25,7 @@ LAYERS = [
         "envs",
         "rewards",
     ],  # found by name at run time, as users' own are: only the layers above may name one
-    ["train", "serve", "evaluate", "inspect", "view", "doctor"],
+    ["train", "serve", "evaluate", "inspect", "view", "doctor", "simulate"],
     ["cli"],
 ]
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}

@@ -14,8 +14,8 @@ from agentrl.observation import Observation
 from agentrl.rollout.agents.command import run_command, variables
 from agentrl.rollout.agents.endpoint import Endpoint
 from agentrl.rollout.agents.served import ServedAttempt
-from agentrl.rollout.attempt import Ended, Setting
 from agentrl.rollout.policy import Sampling
+from agentrl.rollout.setting import Ended, Setting
 from agentrl.rollout.toolbox import kept
 from agentrl.rollout.waiting import OutOfTime, StrayExit, all_of, within
 from agentrl.tool import BlockingCalls

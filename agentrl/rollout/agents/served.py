@@ -14,9 +14,10 @@ from agentrl.events import ToolCalled, TurnGenerated
 from agentrl.observation import Observation
 from agentrl.rollout.agents.exchange import Refused, Reply, Request
 from agentrl.rollout.agents.history import History, Start
-from agentrl.rollout.attempt import Attempt, Ended, Setting
+from agentrl.rollout.attempt import Attempt
 from agentrl.rollout.policy import Generation, Sampling
 from agentrl.rollout.seeds import derive_seed
+from agentrl.rollout.setting import Ended, Setting
 from agentrl.rollout.toolbox import kept, printable
 from agentrl.trajectory import Call, Segment, Trajectory, Turn
 
