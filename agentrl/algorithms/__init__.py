@@ -1,0 +1,1 @@
+"""The published methods as small parts that are put together: one idea in each module."""
