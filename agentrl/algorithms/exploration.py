@@ -7,9 +7,7 @@ from agentrl.errors import DefinitionError
 NO_ANSWER = -0.5
 
 
-def base_reward(
-    correct: bool | None, length: float, *, constant: float, cap: float = 10.0
-) -> float:
+def base_reward(correct: bool | None, length: float, *, constant: float, cap: float = 10.0) -> float:
     """1, 0, or -.5 without an answer, minus ``C / length`` (RLSP, orm_server_efficient.py:94).
 
     Args:

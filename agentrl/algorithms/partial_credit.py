@@ -24,7 +24,12 @@ def hits(stdout: str, marks: Sequence[str]) -> int:
 
 
 def credit(
-    reached: int, score: float | None, *, lower_is_better: bool = False, hit: float = HIT, failure: float = FAILURE
+    reached: int,
+    score: float | None,
+    *,
+    lower_is_better: bool = False,
+    hit: float = HIT,
+    failure: float = FAILURE,
 ) -> float:
     """The grader's score of a valid submission, or else ``failure + hit * reached``.
 

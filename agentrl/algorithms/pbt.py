@@ -86,7 +86,9 @@ def evolve(
 ) -> list[Event]:
     """What happens to a population at a step; apply it with :func:`replay`."""
     return [
-        Event(step, member, donor, population[member], explore(population[donor], space, rng, factors=factors))
+        Event(
+            step, member, donor, population[member], explore(population[donor], space, rng, factors=factors)
+        )
         for member, donor in exploit(scores, rng, quantile=quantile).items()
     ]
 

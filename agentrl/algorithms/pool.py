@@ -77,9 +77,7 @@ def _trimmed(fresh: Sequence[Rollout], size: int) -> list[Rollout]:
     return kept
 
 
-def inject_success(
-    group: Sequence[Rollout], success: Rollout | None, rng: Random
-) -> list[Rollout] | None:
+def inject_success(group: Sequence[Rollout], success: Rollout | None, rng: Random) -> list[Rollout] | None:
     """If all of a group failed, one at random gives way to a stored success; ``None`` if there is none.
 
     Inferred: Mobile-Agent-v3 describes the rule in words only.

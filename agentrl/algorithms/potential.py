@@ -20,5 +20,7 @@ def shaping(potentials: Sequence[float], *, discount: float = 1.0) -> NDArray[np
     """
     phi = np.asarray(potentials, dtype=np.float64)
     if phi.ndim != 1 or phi.size == 0 or not np.isfinite(phi).all() or not 0 <= discount <= 1:
-        raise DefinitionError("Potentials are finite numbers, one per state; the discount lies within 0 and 1.")
+        raise DefinitionError(
+            "Potentials are finite numbers, one per state; the discount lies within 0 and 1."
+        )
     return discount * phi[1:] - phi[:-1]

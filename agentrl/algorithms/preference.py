@@ -94,5 +94,7 @@ def _share(verdict: float | None) -> float:
     if verdict is None:
         return 0.5
     if not 0 <= verdict <= 1:
-        raise UserCodeError(f"A pairwise judge returned {verdict!r}; it must return a share from 0 to 1, or None.")
+        raise UserCodeError(
+            f"A pairwise judge returned {verdict!r}; it must return a share from 0 to 1, or None."
+        )
     return float(verdict)

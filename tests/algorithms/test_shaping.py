@@ -63,7 +63,9 @@ def test_tool_bonus_is_the_tool_reward_over_progress(progress, calls) -> None:
     episode = Trajectory(Task("t"), "e", progress=progress)
     episode.rewards = {"tool_bonus": tool_reward(calls, 0)}
     amount = tool_bonus().amount(episode)
-    assert amount is not None and amount.total() == pytest.approx(tool_reward(calls, progress * 200), abs=1e-12)
+    assert amount is not None and amount.total() == pytest.approx(
+        tool_reward(calls, progress * 200), abs=1e-12
+    )
 
 
 def test_partial_credit() -> None:
@@ -81,7 +83,9 @@ def test_exploration_reward() -> None:
     assert explored(base_reward(False, 2000, constant=1000), 0.75) == pytest.approx(-0.25)
     assert explored(base_reward(None, 500, constant=1000), 0.5) == pytest.approx(-1.9)
     grades = [(True, 0.75), (False, 0.75), (None, 0.5)]
-    assert [explored(base_reward(c, 9, constant=0), g) for c, g in grades] == pytest.approx([0.95, 0.15, -0.3])
+    assert [explored(base_reward(c, 9, constant=0), g) for c, g in grades] == pytest.approx(
+        [0.95, 0.15, -0.3]
+    )
     assert base_reward(True, 0, constant=1000) == -9  # no length: the cap, not a division by 0
     assert explored(1.0, None) == explored(1.0, 0.5)
 
