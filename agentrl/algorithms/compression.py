@@ -1,7 +1,7 @@
-"""WebAgent-R1's context compression: old observations give way to a stub; every action keeps its true context.
+"""WebAgent-R1's context compression: stubs for old observations, and for every action its true context.
 
-A trajectory becomes several samples, one per action, each with the context that the model acted in. Nothing that
-was sampled is tokenised again.
+A trajectory becomes several samples, one per action, each with the context that the model acted in. Nothing
+that was sampled is tokenised again.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Sample:
 def context(
     head: Sequence[int], past: Sequence[Exchange], observation: Sequence[int], stub: Sequence[int]
 ) -> list[int]:
-    """What the model reads before an action: the head, past actions with stubs for their observations, and the
-    current observation in full."""
+    """What the model reads before an action: the head, past actions with stubs for observations, and the current
+    observation in full."""
     ids = list(head)
     for exchange in past:
         ids += [*stub, *exchange.action]
@@ -52,7 +52,7 @@ def acting_samples(head: Sequence[int], exchanges: Sequence[Exchange], stub: Seq
 def compressed_sample(head: Sequence[int], exchanges: Sequence[Exchange], stub: Sequence[int]) -> Sample:
     """The whole trajectory as one sample with stubs only, as WebAgent-R1's release trains it.
 
-    Actions then stand in a context other than the one they were sampled in: the engine's log-probs are not theirs.
+    Actions then stand in another context than the one they were sampled in: the engine's log-probs do not fit.
 
     Raises:
         DefinitionError: there is no action.

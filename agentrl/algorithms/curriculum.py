@@ -1,7 +1,8 @@
-"""Which tasks to draw, how often and how long: tiers (CRAFT-GUI), pass-rate history (ScaleRL), DART's N and cap."""
+"""Which tasks to draw, how often, how long: tiers (CRAFT-GUI), pass rates (ScaleRL), DART's N and cap."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ def tiers_by_number(
     Raises:
         DefinitionError: the bounds do not rise.
     """
-    if any(low >= high for low, high in zip(bounds, bounds[1:], strict=False)):
+    if any(low >= high for low, high in itertools.pairwise(bounds)):
         raise DefinitionError(f"The bounds of tiers must rise: {list(bounds)}.")
     places = [sum(value > bound for bound in bounds) for value in values]
     return [len(bounds) - place for place in places] if down else places
@@ -62,7 +63,7 @@ def tier_at(step: int, steps: int, shares: Sequence[float]) -> int:
 
 
 def drawn(tiers: Sequence[int], tier: int, *, cumulative: bool = False) -> list[int]:
-    """The indices of the tasks that are drawn from while ``tier`` is trained; ``cumulative`` adds the easier."""
+    """The indices of the tasks drawn from while ``tier`` is trained; ``cumulative`` adds the easier ones."""
     return [i for i, own in enumerate(tiers) if own == tier or (cumulative and own < tier)]
 
 

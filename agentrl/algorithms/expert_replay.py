@@ -1,4 +1,4 @@
-"""UI-S1: episodes over an expert's trace in which the model's own outputs stay in the history, with patches."""
+"""UI-S1: episodes along an expert's trace; the model's own outputs stay in the history, with patches."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def semi_online(
     """Play a model along an expert's trace.
 
     Where the model's action matches the expert's, the expert's next state follows. Where it does not, the
-    expert's action takes its place in the history up to ``patches`` times; then the episode ends with that step.
+    expert's action takes its place in the history, up to ``patches`` times; then the episode ends there.
 
     Args:
         trace: the expert's (state, action) pairs.

@@ -47,7 +47,7 @@ class Level:
 def accumulated(levels: Sequence[Level]) -> float:
     """The gated sum of an episode's rewards, the highest priority first.
 
-    A level counts if all above it pass. With two levels that is ``R = r_high + 1[r_high >= delta] * sum(r_low)``.
+    A level counts if all above it pass. With two: ``R = r_high + 1[r_high >= delta] * sum(r_low)``.
     Ungated (D-RA) is the plain sum of all.
     """
     total = 0.0

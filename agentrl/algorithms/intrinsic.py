@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-
 from agentrl.errors import DefinitionError
 
 Judge = Callable[[str], Awaitable[float | None]]
@@ -30,8 +29,8 @@ class Counts:
 class Intrinsic:
     """Labels of observations, from a judge that works beside the rollout.
 
-    A text without a label yet is worth 0 and waits for the judge, once however often it is seen. When the queue is
-    full it is dropped, and may be asked for again. ::
+    A text without a label yet is worth 0 and waits for the judge, once however often it is seen. When
+    the queue is full it is dropped, and may be asked for again. ::
 
         async with Intrinsic(judge) as curiosity:
             reward = outcome + 0.1 * curiosity.label(observation)

@@ -106,7 +106,7 @@ def replay(start: Sequence[Hypers], events: Sequence[Event]) -> list[list[tuple[
         own = schedules[event.member]
         if dict(own[-1][1]) != dict(event.old) or event.step < own[-1][0]:
             raise DefinitionError(
-                f"The log's event of member {event.member} at step {event.step} does not follow from those before."
+                f"The log's event of member {event.member} at step {event.step} does not follow."
             )
         own.append((event.step, dict(event.new)))
     return schedules

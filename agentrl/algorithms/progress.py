@@ -44,8 +44,8 @@ def step_rewards(
 
 
 def loo_outcome(rewards: Sequence[float]) -> NDArray[np.float64]:
-    """Each episode's reward minus the mean of its group's others, ``[K]``: what SPA-RL's released script has
-    in the place of contributions, for every turn alike.
+    """Each episode's reward minus the mean of its group's others, ``[K]``: what SPA-RL's released
+    script has in the place of contributions, for every turn alike.
 
     Raises:
         DefinitionError: there is one episode only.
@@ -66,7 +66,7 @@ def fit(
     """Train an estimator on whole episodes; returns the loss before each epoch.
 
     Args:
-        model: ``[N, T, F]`` to ``[N, T]``; changed in place. Turns must not look at padding, which follows them.
+        model: ``[N, T, F]`` to ``[N, T]``; changed in place. Padding follows the turns.
         episodes: (features ``[T, F]``, outcome) of each.
         epochs, rate: passes over all episodes at once, with Adam.
 

@@ -84,8 +84,8 @@ class Buffer(Generic[T]):
     def __post_init__(self) -> None:
         if self.most < 1 or self.per_task < 1 or (self.age is not None and self.age < 0):
             raise DefinitionError(
-                f"A buffer's most={self.most} and per_task={self.per_task} are at least 1, its age={self.age} "
-                "at least 0."
+                f"A buffer's most={self.most} and per_task={self.per_task} are at least 1, its "
+                f"age={self.age} at least 0."
             )
         if self.evict not in ("oldest", "lowest"):
             raise DefinitionError(f"evict={self.evict!r} must be 'oldest' or 'lowest'.")

@@ -72,7 +72,7 @@ def ceiling_interval(
     share: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Between which values the ceiling lies, by fitting again to points made of the fit and its own residuals.
+    """Between which values the ceiling lies, by fits to points made of the fit and its own residuals.
 
     Raises:
         DataError: as of :func:`fit`.

@@ -1,4 +1,4 @@
-"""ArCHer's critic over utterances: targets of two Q and two V networks, Polyak averages, the turn's advantage.
+"""ArCHer's critic over utterances: targets of two Q and V networks, Polyak averages, a turn's advantage.
 
 Arrays are numpy's or torch's, all of shape ``[N]``: one number per turn.
 """
