@@ -31,8 +31,8 @@ class Sample:
 def context(
     head: Sequence[int], past: Sequence[Exchange], observation: Sequence[int], stub: Sequence[int]
 ) -> list[int]:
-    """What the model reads before an action: the head, past actions with stubs for observations, and the current
-    observation in full."""
+    """What the model reads before an action: the head, past actions with stubs for observations, and then the
+    current observation in full."""
     ids = list(head)
     for exchange in past:
         ids += [*stub, *exchange.action]
@@ -52,7 +52,7 @@ def acting_samples(head: Sequence[int], exchanges: Sequence[Exchange], stub: Seq
 def compressed_sample(head: Sequence[int], exchanges: Sequence[Exchange], stub: Sequence[int]) -> Sample:
     """The whole trajectory as one sample with stubs only, as WebAgent-R1's release trains it.
 
-    Actions then stand in another context than the one they were sampled in: the engine's log-probs do not fit.
+    Actions then stand in another context than the one they were sampled in: the engine's log-probs don't fit.
 
     Raises:
         DefinitionError: there is no action.

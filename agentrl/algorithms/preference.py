@@ -39,7 +39,7 @@ def win_rates(preferences: NDArray[np.float64]) -> NDArray[np.float64]:
 def pairs(members: int, opponents: int | None, rng: Random) -> list[tuple[int, int]]:
     """Which to compare: all pairs, or a random sub-tournament with at least ``opponents`` for each.
 
-    Members stand in a random circle and meet the next ``ceil(opponents / 2)``; so everyone meets equally many.
+    Members stand in a random circle and meet the next ``ceil(opponents / 2)``: all meet equally many.
 
     Raises:
         DefinitionError: there are less than two members, or no opponents.

@@ -53,7 +53,7 @@ def loo_outcome(rewards: Sequence[float]) -> NDArray[np.float64]:
     outcomes = np.asarray(rewards, dtype=np.float64)
     if outcomes.size < 2:
         raise DefinitionError("An episode is compared with the others of its group, and there are none.")
-    return outcomes - (outcomes.sum() - outcomes) / (outcomes.size - 1)
+    return np.asarray(outcomes - (outcomes.sum() - outcomes) / (outcomes.size - 1))
 
 
 def fit(
