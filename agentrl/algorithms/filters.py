@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
@@ -77,46 +75,6 @@ def high_entropy_turns(entropy: npt.ArrayLike, group: npt.ArrayLike, share: floa
     ranked = values[order]
     low, high = ranked[starts + below], ranked[starts + above]
     return np.asarray(values >= (low + (place - below) * (high - low))[number])
-
-
-def inject_success(
-    rewards: npt.ArrayLike, stored: Sequence[float], *, replace: int
-) -> tuple[Floats, int | None]:
-    """A stored success takes a place in a group that failed as a whole (Mobile-Agent-v3, DART).
-
-    Args:
-        rewards: of one group. ``[G]``
-        stored: rewards of the task's stored successes, the newest last.
-        replace: which episode gives way: a random one (Mobile-Agent-v3), or the oldest (DART).
-
-    Returns:
-        The group's rewards, and which place was taken; ``None`` where nothing failed as a whole or is stored.
-    """
-    numbers = np.array(rewards, dtype=np.float64)
-    if not stored or np.any(numbers > 0):
-        return numbers, None
-    numbers[replace] = stored[-1]
-    return numbers, replace
-
-
-def episodes_for(success_rate: float, *, most: int = 8, threshold: float = 0.6, least: int = 2) -> int:
-    """How many episodes a task gets: fewer above the threshold (DART; the way down is inferred).
-
-    ``max(least, round(most (1 - rate) / (1 - threshold)))``
-    """
-    if success_rate <= threshold:
-        return most
-    return min(most, max(least, round(most * (1 - success_rate) / (1 - threshold))))
-
-
-def turns_for(successes: Sequence[int], most: int) -> int:
-    """How many turns a task gets: as its longest success so far, or ``most`` before the first (DART)."""
-    return min(most, max(successes, default=most))
-
-
-def unsolved(pass_rates: npt.ArrayLike, limit: float = 0.9) -> Bools:
-    """Tasks that are played again: those whose pass rate is below the limit (ScaleRL). ``[tasks]``"""
-    return np.asarray(np.asarray(pass_rates, dtype=np.float64) < limit)
 
 
 def _spread(rewards: npt.ArrayLike, number: Ints, ddof: int) -> Floats:

@@ -7,14 +7,10 @@ import pytest
 
 from agentrl.algorithms import load
 from agentrl.algorithms.filters import (
-    episodes_for,
     high_entropy_turns,
-    inject_success,
     kept_episodes,
     std_above,
     top_by_std,
-    turns_for,
-    unsolved,
     varied,
 )
 from agentrl.algorithms.spec import Filters, Ramp
@@ -54,21 +50,6 @@ def test_darts_turns_of_high_entropy() -> None:
     mixed = high_entropy_turns([0.1, 9, 0.5, 8, 0.3, 0.9, 7, 0.7], [0, 1, 0, 1, 0, 0, 1, 0])
     assert mixed.tolist() == [False, True, True, True, True, True, False, True]
     assert high_entropy_turns([], []).tolist() == []
-
-
-def test_a_stored_success_joins_a_group_that_failed_as_a_whole() -> None:
-    assert inject_success([0, 0, 0, 0], [1.0], replace=0)[0].tolist() == [1, 0, 0, 0]
-    assert inject_success([0] * 4, [], replace=0)[1] is None
-    assert inject_success([0, 1], [1.0], replace=0)[1] is None
-
-
-def test_darts_sizes() -> None:
-    assert [episodes_for(rate) for rate in (0.0, 0.6, 0.7, 0.8, 0.95, 1.0)] == [8, 8, 6, 4, 2, 2]
-    assert turns_for([], 50) == 50 and turns_for([12, 7], 50) == 12 and turns_for([80], 50) == 50
-
-
-def test_solved_tasks_are_not_played_again() -> None:
-    assert unsolved([0.0, 0.89, 0.9, 1.0]).tolist() == [True, True, False, False]
 
 
 def test_durations() -> None:

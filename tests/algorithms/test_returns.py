@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from agentrl.algorithms.returns import discounted, gae, segment_returns
 from agentrl.algorithms.scan import reverse_scan
-from agentrl.algorithms.utterance_critic import polyak, q_target, twin_advantage
 
 
 @given(st.lists(st.tuples(st.floats(-9, 9), st.sampled_from([0.0, 0.5, 0.9, 1.0])), max_size=70))
@@ -38,10 +37,3 @@ def test_gae_with_lambda_1_is_the_return_less_the_value_and_with_0_the_td_error(
     assert advantages == pytest.approx(returns - np.array(values))
     advantages, _ = gae(rewards, values, goes_on, gamma=0.9, lam=0)
     assert advantages == pytest.approx([0.5 + 0.9 * 2 - 1, 0.9 * 3 - 2, 2 - 3, 1 - 4])
-
-
-def test_archers_targets() -> None:
-    assert q_target([0, 1], [0.5, 0.5], [False, True], 0.9) == pytest.approx([0.45, 1])
-    assert np.isfinite(q_target([1], [np.nan], [True], 0.9)).all()  # what follows the end changes nothing
-    assert twin_advantage([0.6], [0.7], [0.4], [0.55]) == pytest.approx([0.2])
-    assert polyak([0.5], [1.0], 0.1) == pytest.approx([0.55])
