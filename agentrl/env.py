@@ -169,7 +169,7 @@ class Env:
         return [term.bind(self) for term in [*methods, *listed]]
 
     def _members(self, kind: type[Any]) -> list[Any]:
-        return list(_members_of(type(self), kind))
+        return list(_members_of(type(self), kind))  # type: ignore[arg-type]  # classes are hashable
 
 
 @functools.lru_cache(maxsize=256)

@@ -36,8 +36,8 @@ async def within(work: Coroutine[Any, Any, T], seconds: float, *, grace: float =
     loop = asyncio.get_running_loop()
     task, over = loop.create_task(_contained(work)), loop.create_future()
     # asyncio.wait does the same, in twice the time; it happens several times a turn.
-    task.add_done_callback(lambda _: over.done() or over.set_result(None))
-    limit = None if seconds == math.inf else loop.call_later(max(0.0, seconds), _time_is_up, over)
+    task.add_done_callback(lambda _: _release(over))
+    limit = None if seconds == math.inf else loop.call_later(max(0.0, seconds), _release, over)
     try:
         await over
     except asyncio.CancelledError:
@@ -94,7 +94,7 @@ async def _contained(work: Coroutine[Any, Any, T]) -> T:
         raise StrayExit(f"{type(problem).__name__}: {problem}") from problem
 
 
-def _time_is_up(over: asyncio.Future[None]) -> None:
+def _release(over: asyncio.Future[None]) -> None:
     if not over.done():
         over.set_result(None)
 

@@ -48,7 +48,7 @@ def test_a_prompt_is_computed_and_then_tokens_come_one_by_one() -> None:
 def test_a_batch_shares_the_steps_and_a_larger_one_is_slower() -> None:
     model = EngineModel(0.01, 0.005, 0.0, 1e12, 10_000)
 
-    async def work(engine: Engine, now: Callable[[], float]) -> list[float]:
+    async def work(engine: Engine, now: Callable[[], float]) -> tuple[float, float]:
         return await asyncio.gather(timed(engine, now, "a", 1, 100), timed(engine, now, "b", 1, 200))
 
     both, alone = 0.01 + 2 * 0.005, 0.01 + 0.005
