@@ -39,7 +39,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             )
         self._clock += seconds
 
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]  # for all
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
         """Refused: a thread takes real time.
 
         Raises:
