@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
 
@@ -228,14 +229,12 @@ def load_config(env: str, words: Sequence[str] = (), *, folder: Path | None = No
     known = sorted(path.stem for path in presets.glob("*.yaml"))
     if preset not in known:
         raise ConfigError(f"preset={preset} is unknown. {nearest(str(preset), known)}")
-    merged = _read(presets / f"{preset}.yaml")
     own = {} if folder is None else _read_own(folder / "train.yaml", known)
-    _merge(merged, own.get("all", {}))
-    _merge(merged, own.get(preset, {}))
+    layers = [own.get("all", {}), own.get(preset, {})]
     if overrides.get("data") is not None:
-        _merge(merged, own.get(f"{preset}-data", {}))
-    _merge(merged, overrides)
-    return validate({**merged, "env": env, "preset": preset})
+        layers.append(own.get(f"{preset}-data", {}))
+    settings = reduce(merged, [*layers, overrides], _read(presets / f"{preset}.yaml"))
+    return validate({**settings, "env": env, "preset": preset})
 
 
 def warmup_words(folder: Path) -> list[str]:
@@ -315,12 +314,14 @@ def _read_own(path: Path, presets: Sequence[str]) -> dict[str, dict[str, Any]]:
     return own
 
 
-def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with the values of ``over`` put on top, section by section."""
+    result = dict(base)
     for key, value in over.items():
-        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
-            _merge(base[key], value)
-        else:
-            base[key] = value
+        below = result.get(key)
+        both = isinstance(value, Mapping) and isinstance(below, Mapping)
+        result[key] = merged(below, value) if both else value  # type: ignore[arg-type]
+    return result
 
 
 def _explain(error: Any) -> str:

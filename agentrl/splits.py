@@ -26,7 +26,10 @@ class Splits:
 
         def __init__(self):
             super().__init__()
-            self.tasks = Splits(lambda split, held_out: read_my_tasks(split))
+            self._splits = Splits(lambda split, held_out: read_my_tasks(split))
+
+        def tasks(self, split):
+            return self._splits(split)
 
     Args:
         make: the tasks of a split. It is also given the keys that are held out (none for ``test``), for

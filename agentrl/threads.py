@@ -8,7 +8,7 @@ SPIN = {"GOMP_SPINCOUNT": "1000"}
 """Turns of an idle loop before a thread of an OpenMP pool sleeps.
 
 By default GNU's OpenMP turns for milliseconds. Where two processes compute on the same cores, each then
-keeps from the other the core that it waits for: two warm-ups side by side on two cores took 40 times as
+keeps from the other the core that it waits for: two warm-ups side by side on two cores took 50 times as
 long as one alone.
 """
 

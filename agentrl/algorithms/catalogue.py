@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from agentrl.algorithms.spec import PARTS, Algorithm
 from agentrl.config import Algorithm as Settings
+from agentrl.config import merged
 from agentrl.errors import ConfigError
 from agentrl.registry import nearest
 
@@ -55,7 +56,7 @@ def load(name: str, changes: Mapping[str, Any] | None = None) -> Algorithm:
     """
     if name not in names():
         raise ConfigError(f"There is no algorithm {name!r}. {nearest(name, names())}")
-    data = {**_merged(_read(name), changes or {}), "name": name}
+    data = {**merged(_read(name), changes or {}), "name": name}
     try:
         return Algorithm.model_validate(data)
     except ValidationError as problem:
@@ -74,7 +75,7 @@ def chosen(settings: Settings) -> Algorithm:
         if value is not None:
             changes.setdefault(part, {})[key] = LONG.get((short, value), value)
     own = {part: given for part in PARTS if (given := getattr(settings, part)) != {}}
-    return load(settings.name, _merged(changes, own))
+    return load(settings.name, merged(changes, own))
 
 
 def settings_of(algorithm: Algorithm) -> dict[str, Any]:
@@ -106,15 +107,6 @@ def differences(first: Algorithm, second: Algorithm) -> dict[str, tuple[Any, Any
 def _read(name: str) -> dict[str, Any]:
     data: dict[str, Any] = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
     return data
-
-
-def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    result = dict(base)
-    for key, value in over.items():
-        below = result.get(key)
-        both = isinstance(value, Mapping) and isinstance(below, Mapping)
-        result[key] = _merged(below, value) if both else value  # type: ignore[arg-type]
-    return result
 
 
 def _explained(error: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agentrl.config import TrainConfig, load_config, parse_overrides, validate
+from agentrl.config import TrainConfig, load_config, merged, parse_overrides, validate
 from agentrl.env import Env
 from agentrl.errors import ConfigError
 from agentrl.registry import find_env, source_folder
@@ -63,16 +63,6 @@ def refuse(words: Sequence[str], unused: Sequence[str], command: str) -> None:
             f"agentrl {command} does not use {', '.join(found)}; "
             f"leave {'it' if len(found) == 1 else 'them'} out."
         )
-
-
-def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with the values of ``over`` put on top, section by section."""
-    result = dict(base)
-    for key, value in over.items():
-        below = result.get(key)
-        both = isinstance(value, Mapping) and isinstance(below, Mapping)
-        result[key] = merged(below, value) if both else value  # type: ignore[arg-type]
-    return result
 
 
 def _options(asked: Mapping[str, Any]) -> dict[str, Any]:
