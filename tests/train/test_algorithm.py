@@ -29,7 +29,8 @@ from agentrl.train.sampler import MOST_BATCHES, WatchfulReplayBuffer
 from agentrl.train.trainer import AgentTrainer
 
 BESIDE = {"critic.kind": "token", "filters.solved": "null", "groups.inject_success": "false",
-          "groups.adaptive_size": "false", "groups.adaptive_length": "false"}  # fmt: skip
+          "groups.adaptive_size": "false", "groups.adaptive_length": "false",
+          "staleness.max_lag": "0"}  # fmt: skip
 
 
 def words(name: str) -> list[str]:
@@ -83,7 +84,7 @@ def test_verls_own_parts_are_used_where_they_are_the_same() -> None:
         None,
     )
     for name in ("rloo", "loop", "areal", "llamarl"):
-        assert carried(f"algorithm.name={name}") == (None, None)
+        assert carried(f"algorithm.name={name}", "algorithm.staleness.max_lag=0") == (None, None)
 
 
 def test_parts_and_what_is_short_for_them_reach_verl() -> None:
@@ -235,7 +236,7 @@ def test_verls_own_step_and_ours_write_the_same(monkeypatch: pytest.MonkeyPatch,
 @pytest.mark.parametrize(
     ("settings", "shares"),
     [
-        (["algorithm.name=areal"], [1 / 9] * 4),
+        (["algorithm.name=areal", "algorithm.staleness.max_lag=0"], [1 / 9] * 4),
         (["algorithm.name=webagent_r1", "algorithm.rollout=null"], [1 / 6, 1 / 9, 1 / 12, 1 / 6]),
         (["algorithm.name=loop", "algorithm.aggregation.kind=sum_norm"], [1 / 64] * 4),
     ],
@@ -329,7 +330,7 @@ def test_verls_micro_batches_sum_to_the_step(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_worked_loss_through_the_workers_function(monkeypatch: pytest.MonkeyPatch) -> None:
     """LlamaRL: weights of the policy over the one that sampled, capped; shares of 1 over 9 tokens."""
-    _, fake, columns = step(monkeypatch, "algorithm.name=llamarl")
+    _, fake, columns = step(monkeypatch, "algorithm.name=llamarl", "algorithm.staleness.max_lag=0")
     flat = torch.cat([torch.cat([torch.tensor(row), torch.zeros(1)]) for row in columns["old_log_probs"]])
     output = {"log_probs": torch.nested.nested_tensor_from_jagged(
         flat, torch.tensor(np.cumsum([0, *[n + 1 for n in LENGTHS]])))}  # fmt: skip
