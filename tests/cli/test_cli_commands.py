@@ -168,11 +168,9 @@ def fake_warmup(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
             progress(SimpleNamespace(stage=stage, done=3, total=3, loss=loss))
         return SimpleNamespace(parameters=1_000_000, demonstrations=3, expert_success=1.0, loss=0.125)
 
-    module: Any = ModuleType("agentrl.train.warmup")
-    module.warmup = warmup
+    monkeypatch.setattr("agentrl.train.warmup.warmup", warmup)
     runtime: Any = ModuleType("agentrl.train.runtime")
     runtime.open_sandbox_if_any = lambda config: None
-    monkeypatch.setitem(sys.modules, "agentrl.train.warmup", module)
     monkeypatch.setitem(sys.modules, "agentrl.train.runtime", runtime)
     return asked
 
