@@ -4,8 +4,8 @@
     python -m benchmarks.rollout_loop --json                # the last line is a JSON object
 
 Every episode has three turns: two call a tool, the third answers. A fake engine answers a turn
-after a log-normal time (mean 5 s, to 20 s), the tool after 1 s (log-normal, to 5 s); the same draws
-for every loop. The ideal is the episode that takes longest by these draws alone. Each loop runs in
+after a log-normal time (mean 5 s, to 20 s), the tool after 1 s (log-normal, to 5 s), drawn from a
+seed. The ideal is the episode that takes longest by these draws alone. Each size is measured in
 a process of its own; CPU is of that process, memory its growth while all episodes are under way.
 Tokenizing, parsing and extending the stream are real, on a ChatML tokenizer made in memory.
 """
