@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,15 @@ class EpisodeOutput(AgentLoopOutput):
     """Reward per response token. ``[R]``"""
     turn_ids: list[int]
     """Index of the turn that sampled a response token, -1 where none did. ``[R]``"""
+    token_versions: list[int]
+    """The policy version that sampled a response token, -1 where none did. ``[R]``"""
 
     def as_dict(self) -> dict[str, Any]:
-        """verl's columns, with ``rm_scores`` per token and ``turn_ids`` beside them."""
+        """verl's columns, with ``rm_scores`` per token, ``turn_ids`` and ``versions`` beside them."""
         columns: dict[str, Any] = super().as_dict()
         columns["rm_scores"] = torch.tensor(columns.pop("token_rewards"), dtype=torch.float32)
         columns["turn_ids"] = torch.tensor(columns.pop("turn_ids"), dtype=torch.int64)
+        columns["versions"] = torch.tensor(columns.pop("token_versions"), dtype=torch.int64)
         return columns
 
 
@@ -139,7 +143,8 @@ class EpisodeLoop(AgentLoopBase):
         finally:
             ledger = rollout.policy.take_ledger(episode)
         wanted = info["split"] == "train" and rollout.wants_ledger(step)
-        summary = {**_summary(trajectory), "success": succeeded(rollout.runner.env, trajectory)}
+        solved = succeeded(rollout.runner.env, trajectory)
+        summary = {**_summary(trajectory), **_usage(trajectory, ledger), "success": solved}
         carry = rollout.config.algorithm.name == "grpo"
         if wanted:
             keep_pictures(rollout.folder, trajectory.pictures.values())
@@ -183,6 +188,7 @@ def to_outputs(
                 metrics=AgentLoopMetrics(),
                 token_rewards=sample.rewards,
                 turn_ids=sample.turns,
+                token_versions=sample.versions,
                 extra_fields={
                     "min_global_steps": min(versions, default=0),
                     "max_global_steps": max(versions, default=0),
@@ -230,4 +236,17 @@ def _summary(trajectory: Trajectory) -> dict[str, Any]:
         "tokens": trajectory.sampled_tokens,
         "generate_seconds": sum(turn.generate_seconds for turn in trajectory.turns),
         "tool_seconds": sum(turn.tool_seconds for turn in trajectory.turns),
+    }
+
+
+def _usage(trajectory: Trajectory, ledger: list[LedgerEntry]) -> dict[str, Any]:
+    """Which policy versions sampled how many tokens, and how much of the prompts the engine had cached."""
+    versions = Counter(
+        version for segment in trajectory.segments for version in segment.versions if version >= 0
+    )
+    return {
+        "versions": {str(version): tokens for version, tokens in sorted(versions.items())},
+        "interrupted": sum(len(set(entry.versions)) > 1 for entry in ledger),
+        "prompt_tokens": sum(len(entry.prompt_ids) for entry in ledger),
+        "cached_tokens": sum(entry.cached for entry in ledger),
     }

@@ -64,6 +64,9 @@ def step_metrics(
         "time/checkpoint": timing.get("save_checkpoint", 0.0),
     }
     result["time/other"] = max(0.0, step - rollout - train - sync - result["time/checkpoint"])
+    prompts = sum(episode["prompt_tokens"] for episode in episodes)
+    cached = sum(episode["cached_tokens"] for episode in episodes)
+    result["engine/prefix_hit_rate"] = cached / prompts if prompts else 0.0
     result |= _components(episodes)
     return result | {ours: float(metrics[theirs]) for theirs, ours in FROM_VERL.items() if theirs in metrics}
 

@@ -1,0 +1,196 @@
+"""verl's trainer whose engines never wait for it, with admission, a bound on staleness and token versions."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+import transfer_queue as tq
+from tensordict import TensorDict
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.utils import Role
+from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+from verl.trainer.ppo.v1.trainer_separate_async import PPOTrainerSeparateAsync
+
+from agentrl.config import TrainConfig
+from agentrl.doctor import Row
+from agentrl.events import EventSink, StalenessReported
+from agentrl.train.batch import STALE_FIELDS, TOKEN_FIELDS
+from agentrl.train.client import VersionedClient
+from agentrl.train.staleness import StalenessRule, histogram
+from agentrl.train.trainer import AgentTrainer, take_engine_logprobs
+
+_NOW = "now"
+
+
+class AsyncTrainer(AgentTrainer, PPOTrainerSeparateAsync):
+    """Trains on groups as they end, while the engines play further ones.
+
+    The old log-probs of a token, around which PPO clips, are those of the version that sampled it; with
+    ``staleness.policy=correct`` they are the current version's, and importance weights make up for the
+    difference (AReaL's decoupled objective).
+    """
+
+    def __init__(self, composed: Any, config: TrainConfig, folder: Path, events: EventSink) -> None:
+        super().__init__(composed, config, folder, events)
+        self._rule = StalenessRule.of(config)
+        self._batch = config.algorithm.tasks_per_step
+        self._taken = 0
+        self._kept: set[int] = set()
+        self._recomputed: set[int] = set()
+        self.replay_buffer.admit = self._admit
+
+    @property
+    def _version(self) -> int:
+        """The policy that this step trains: updates made before it."""
+        return self.global_steps - 1
+
+    def _init_resource_pool_mgr(self) -> None:
+        super()._init_resource_pool_mgr()
+        if self._settings.hardware.device == "cpu":
+            from agentrl.train.cpu.worker import SnapshotWorker
+
+            self.role_worker_mapping[Role.Actor] = ray.remote(SnapshotWorker)
+
+    def get_llm_client(self) -> VersionedClient:
+        """What episodes sample from."""
+        client: VersionedClient = self.standalone_server_manager.get_client(client_cls=VersionedClient)
+        return client
+
+    def on_train_begin(self) -> None:
+        """Before the first step; in a run that is gone on with, groups from before are under way again."""
+        AgentTrainer.on_train_begin(self)
+        _forget_trained_rows()
+        self._keep_weights(self._version)
+
+    def prepare_step(self) -> dict[str, Any]:
+        """Admit the groups that may be under way during this step."""
+        self._taken = 0
+        self._admit()
+        return {}
+
+    def _admit(self) -> None:
+        room = self._rule.capacity(
+            batch=self._batch,
+            trained=self._version * self._batch + self._taken,
+            version=self._version,
+            outstanding=self.replay_buffer.outstanding(),
+            last=self.total_training_steps,
+        )
+        if room:
+            self._add_prompts_to_generate(room)
+
+    def _step_once(
+        self, metrics: dict[str, Any], timing_raw: dict[str, float], sample_batch_size: int
+    ) -> KVBatchMeta:
+        self._taken += sample_batch_size
+        self.replay_buffer.after = self._batch - self._taken
+        return super()._step_once(metrics, timing_raw, sample_batch_size)
+
+    def on_step_end(self) -> None:
+        """After an update: the engines break off, get the new weights, and go on."""
+        super().on_step_end()
+        self._keep_weights(self.global_steps)
+
+    def _keep_weights(self, version: int) -> None:
+        """Keep what the doctor needs to recompute log-probs of tokens that are stale by then.
+
+        Its first step has tokens of one version alone, which mini-batches move away from; its last step
+        has those of the last versions. On GPU machines nothing is kept: only tokens of the newest version are
+        recomputed there.
+        """
+        if self._settings.hardware.device != "cpu":
+            return
+        last = self.total_training_steps - 1
+        if version == self._version or last - self._rule.bound <= version <= last:
+            self.actor_rollout_wg.save_model_to_cpu(_key(version))
+            self._kept.add(version)
+
+    def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        if self._examined():
+            batch = self._recompute(batch, metrics)
+        elif self._rule.policy == "correct":
+            batch = PPOTrainerSeparateAsync._compute_old_log_prob(self, batch, metrics)
+        return batch if self._rule.policy == "correct" else take_engine_logprobs(batch)
+
+    def _recompute(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        """Recompute log-probs, each token's with the weights of the version that sampled it, where kept.
+
+        The column ``recomputed_log_probs`` has them, and the current version's for other tokens.
+        """
+        if not self._kept:
+            self._recomputed = {self._version}
+            batch = PPOTrainerSeparateAsync._compute_old_log_prob(self, batch, metrics)
+            return _put_rows(batch, "recomputed_log_probs", _rows(batch, "old_log_probs"))
+        real = [not tag.get("is_padding", False) for tag in batch.tags]
+        versions = [row if own else row[:0] for row, own in zip(_rows(batch, "versions"), real, strict=True)]
+        seen = {int(version) for row in versions for version in np.unique(row) if version >= 0}
+        self._recomputed = seen & self._kept | {self._version}
+        self.actor_rollout_wg.save_model_to_cpu(_NOW)
+        merged: list[np.ndarray[Any, Any]] = []
+        for version in [*sorted(self._recomputed - {self._version}), self._version]:
+            self.actor_rollout_wg.restore_model_from_cpu(_key(version))
+            batch = PPOTrainer._compute_old_log_prob(self, batch, metrics)
+            found = _rows(batch, "old_log_probs")
+            others = merged or found
+            merged = [
+                np.where(mask, new, old) if own else new
+                for own, mask, new, old in zip(
+                    real, [row == version for row in versions], found, others, strict=True
+                )
+            ]
+        self.actor_rollout_wg.restore_model_from_cpu(_NOW)
+        self.actor_rollout_wg.clear_cpu_model(_NOW)
+        return _put_rows(batch, "recomputed_log_probs", merged)
+
+    def _doctor_columns(self) -> list[str]:
+        return [*TOKEN_FIELDS, *STALE_FIELDS]
+
+    def _bound(self) -> int | None:
+        return None if self._rule.policy == "correct" else self._rule.bound
+
+    def _recomputed_versions(self) -> Collection[int]:
+        return self._recomputed
+
+    def _tell_rows(self, rows: list[Row]) -> None:
+        """Report the staleness of what was trained, and what was given up."""
+        episodes = {row.session: row.episode for row in rows}
+        self._events.emit(
+            StalenessReported(
+                step=self.global_steps,
+                bound=self._rule.bound,
+                tokens=histogram((episode["versions"] for episode in episodes.values()), self._version),
+                dropped=self.replay_buffer.take_dropped(),
+                groups=sorted({row.group for row in rows}),
+            )
+        )
+
+
+def _key(version: int) -> str:
+    """A name that verl, which keeps snapshots by number, has no other use for."""
+    return f"version {version}"
+
+
+def _rows(batch: KVBatchMeta, column: str) -> list[np.ndarray[Any, Any]]:
+    data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=[column])
+    return [np.asarray(row) for row in data[column].unbind()]
+
+
+def _put_rows(batch: KVBatchMeta, column: str, rows: list[np.ndarray[Any, Any]]) -> KVBatchMeta:
+    nested = torch.nested.as_nested_tensor([torch.from_numpy(row) for row in rows], layout=torch.jagged)
+    fields = TensorDict({column: nested}, batch_size=len(rows))
+    put: KVBatchMeta = tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields)
+    return put
+
+
+def _forget_trained_rows() -> None:
+    """Clear rows without a group: they were trained in the step that the checkpoint was made in."""
+    tags = (tq.kv_list("train") or {}).get("train", {})
+    groups = {key for key, tag in tags.items() if tag.get("is_prompt", False)}
+    trained = [key for key in tags if key.split("_")[0] not in groups]
+    if trained:
+        tq.kv_clear(keys=trained, partition_id="train")

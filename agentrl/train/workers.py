@@ -1,0 +1,37 @@
+"""verl's rollout workers, which tell the trainer when a group of episodes has ended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+from verl.trainer.ppo.v1 import AgentLoopManagerTQ
+from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopWorkerTQ
+
+from agentrl.train.bell import Ringer
+
+# Ray wraps the class that verl decorates; this is the one inside.
+_Worker: Any = AgentLoopWorkerTQ.__ray_metadata__.modified_class.__ray_actor_class__
+
+
+class EpisodeWorker(_Worker):
+    """A process that plays episodes."""
+
+    def __init__(self, config: Any, *rest: Any, **named: Any) -> None:
+        super().__init__(config, *rest, **named)
+        self._ringer = Ringer(config.trainer.v1.sampler.sampler_kwargs.bell)
+
+    async def _run_prompt(self, *what: Any, **how: Any) -> None:
+        """Play a group; its rows and its status are in TransferQueue before the trainer is woken."""
+        try:
+            await super()._run_prompt(*what, **how)
+        finally:
+            self._ringer.ring()
+
+
+class EpisodeManager(AgentLoopManagerTQ):
+    """Starts the workers and gives them their groups."""
+
+    def __init__(self, *what: Any, **how: Any) -> None:
+        super().__init__(*what, **how)
+        self.agent_loop_workers_class = ray.remote(EpisodeWorker)
