@@ -2,16 +2,16 @@
 
     python -m benchmarks.async_training [--steps 12] [--bound 4] [--json] [--real-only]
 
-The real half trains a policy of 0.7M parameters on :mod:`benchmarks.slow_world`: two turns with 2 s of waiting
-between them on average, 16 episodes a step, the same tasks and times in both modes, and the same bound on
-staleness as in docs/scaling.md. Start-up and the first steps, in which the asynchronous run fills its
-pipeline, are left out. The simulated half asks :mod:`agentrl.simulate` for clusters.
+The real half trains a policy of 0.7M parameters on :mod:`benchmarks.slow_world`: two turns with 2 s of
+waiting between them on average, 16 episodes a step, the same tasks and times in both modes. Start-up and the
+first steps, in which the asynchronous run fills its pipeline, are left out. The simulated half asks :mod:`agentrl.simulate` for clusters.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 import json
 import statistics
 import tempfile
@@ -97,7 +97,7 @@ def summarise(mode: str, began: float, events: list[Event]) -> Run:
     steps = [event for event in events if isinstance(event, StepFinished)]
     # The last step ends with an evaluation, before its event; it is not counted.
     counted = steps[LEFT_OUT - 1 : -1]
-    gaps = [after.time - before.time for before, after in zip(counted, counted[1:], strict=False)]
+    gaps = [after.time - before.time for before, after in itertools.pairwise(counted)]
     stale = [event for event in events if isinstance(event, StalenessReported)]
     lags = {int(lag): 0 for event in stale for lag in event.tokens}
     dropped: dict[str, int] = {}
@@ -127,8 +127,8 @@ def real(steps: int, bound: int) -> dict[str, Any]:
         sync = train("sync", steps=steps, bound=bound, folder=Path(folder))
         apart = train("async", steps=steps, bound=bound, folder=Path(folder))
     return {
-        "workload": f"{TASKS * GROUP} episodes a step, two turns, log-normal wait of mean {MEAN_SECONDS:g} s cut "
-        f"at {LONGEST_SECONDS:g} s, staleness bound {bound}, {steps} steps",
+        "workload": f"{TASKS * GROUP} episodes a step, two turns, log-normal wait of mean {MEAN_SECONDS:g} s "
+        f"cut at {LONGEST_SECONDS:g} s, staleness bound {bound}, {steps} steps",
         "sync": asdict(sync),
         "async": asdict(apart),
         "real_async_over_sync": apart.samples_per_second / sync.samples_per_second,

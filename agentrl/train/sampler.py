@@ -96,7 +96,8 @@ class StreamingReplayBuffer(_Woken, ReplayBufferAsync):
     def _groups(self, partition_id: str) -> list[Group]:
         rows: dict[str, list[int]] = defaultdict(list)
         for key, tag in self.partitions[partition_id].items():
-            rows[key.split("_")[0]].append(int(tag["min_global_steps"]))
+            if "min_global_steps" in tag:  # else it is being written, and its group has not ended
+                rows[key.split("_")[0]].append(int(tag["min_global_steps"]))
         ended = self.finished_keys[partition_id] | self.failure_keys[partition_id]
         return [
             # Until a group has ended, no more is known than that it began after its admission.
