@@ -112,6 +112,9 @@ class Checkpoint(Section):
         0, ge=0, description="steps between checkpoints; 0: only the last step and on interruption"
     )
     keep: int = Field(2, ge=1)
+    restarts: int = Field(
+        2, ge=0, description="times a run goes on by itself after one of its processes was lost"
+    )
 
 
 class Staleness(Section):

@@ -4,7 +4,8 @@
 
 The real half trains a policy of 0.7M parameters on :mod:`benchmarks.slow_world`: two turns with 2 s of
 waiting between them on average, 16 episodes a step, the same tasks and times in both modes. Start-up and the
-first steps, in which the asynchronous run fills its pipeline, are left out. The simulated half asks :mod:`agentrl.simulate` for clusters.
+first steps, in which the asynchronous run fills its pipeline, are left out. The simulated half asks
+:mod:`agentrl.simulate` for clusters.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 from collections import Counter
@@ -22,6 +23,7 @@ from agentrl.task import Task
 from agentrl.train.failure import write_failure
 from agentrl.train.policy import LedgerEntry, VerlPolicy
 from agentrl.train.runtime import load_runtime
+from agentrl.train.staleness import Examined, StalenessRule
 from agentrl.trajectory import Sample, Trajectory
 
 
@@ -52,14 +54,17 @@ class _Rollout:
     policy: VerlPolicy
     folder: Path
     config: TrainConfig
+    slots: asyncio.Semaphore
     vision: Vision | None = None
     first_step: int | None = None
 
     def wants_ledger(self, step: int) -> bool:
-        """Whether the doctor examines this step: the first of the process and the last."""
+        """Whether the doctor may examine a group that is begun in this step."""
         if self.first_step is None:
             self.first_step = step
-        return step in (self.first_step, self.config.steps)
+        rule = StalenessRule.of(self.config)
+        bound = None if rule.policy == "correct" else rule.bound
+        return Examined(self.first_step, self.config.steps, bound).recorded(step)
 
     def seed(self, task: Task, step: int, session: int) -> int | None:
         """What makes the episode's sampling repeatable, if the run wants that."""
@@ -91,7 +96,8 @@ def _rollout(folder: str, client: _Box, tokenizer: _Box, processor: _Box) -> _Ro
         sandbox=runtime.sandbox,
         events=runtime.events,
     )
-    return _Rollout(runner, policy, Path(folder), config, vision)
+    slots = asyncio.Semaphore(config.rollout.concurrency)
+    return _Rollout(runner, policy, Path(folder), config, slots, vision)
 
 
 class _Box:
@@ -136,6 +142,7 @@ class EpisodeLoop(AgentLoopBase):
                 progress=rollout.progress(step, info["split"]),
                 seed=rollout.seed(task, step, int(row["session_id"])),
                 temperature=sampling_params["temperature"],
+                slot=rollout.slots,
             )
         except UsageError as problem:
             write_failure(rollout.folder, problem)

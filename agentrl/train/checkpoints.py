@@ -10,19 +10,17 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 MARK = "complete.json"
 _TRACKER = "latest_checkpointed_iteration.txt"
 
 
-def seal(folder: Path, step: int, state: dict[str, Any]) -> None:
+def seal(folder: Path, step: int) -> None:
     """Declare the checkpoint of a step complete.
 
     Args:
         folder: of all checkpoints.
         step: which one.
-        state: what the trainer wants to find again in it, as JSON data.
 
     Raises:
         OSError: it could not be written.
@@ -30,15 +28,15 @@ def seal(folder: Path, step: int, state: dict[str, Any]) -> None:
     path = folder / f"global_step_{step}"
     for file in [file for file in path.rglob("*") if file.is_file()]:
         _flush(file)
-    _replace(path / MARK, json.dumps(state))
+    _replace(path / MARK, json.dumps({"step": step}))
     _replace(folder / _TRACKER, str(step))
 
 
-def clear_unsealed(folder: Path) -> dict[str, Any] | None:
+def clear_unsealed(folder: Path) -> int | None:
     """Remove what a killed save left, and have verl resume from the newest whole checkpoint.
 
     Returns:
-        The state that was sealed into it, or ``None`` where there is none.
+        Its step, or ``None`` where there is none.
     """
     tracker = folder / _TRACKER
     named = tracker.read_text().strip() if tracker.is_file() else ""
@@ -53,9 +51,7 @@ def clear_unsealed(folder: Path) -> dict[str, Any] | None:
         tracker.unlink(missing_ok=True)
         return None
     _replace(tracker, str(max(whole)))
-    mark = folder / f"global_step_{max(whole)}" / MARK
-    state: dict[str, Any] = json.loads(mark.read_text()) if mark.is_file() else {}
-    return state
+    return max(whole)
 
 
 def prune(folder: Path, keep: int) -> None:

@@ -7,6 +7,7 @@ verl would put its trainer into one more Ray process; here the trainer is this p
 from __future__ import annotations
 
 import ctypes
+import importlib
 import logging
 import os
 import signal
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentrl.events import StageStarted, Warned
-from agentrl.train.failure import RunStopped, read_failure, write_failure
+from agentrl.train.failure import ProcessLost, RunStopped, read_failure, write_failure
 from agentrl.train.runtime import Runtime, load_runtime
 
 if TYPE_CHECKING:
@@ -62,9 +63,13 @@ def _train(folder: Path, runtime: Runtime) -> None:
 
     composed = OmegaConf.load(folder / "verl.yaml")
     runtime.events.emit(StageStarted("starting Ray"))
+    module = "trainer" if runtime.config.mode == "sync" else "async_trainer"
+    loading = threading.Thread(target=importlib.import_module, args=(f"agentrl.train.{module}",))
+    loading.start()  # while Ray's processes start
     ray.init(**_ray_settings(runtime, composed))
     try:
         runtime.events.emit(StageStarted("loading verl"))
+        loading.join()
         import transfer_queue
 
         from agentrl.train.cpu.plugin import require
@@ -81,7 +86,7 @@ def _train(folder: Path, runtime: Runtime) -> None:
             )
             if runtime.config.hardware.address:  # rollout workers may be on other machines
                 composed.trainer.v1.sampler.sampler_kwargs.host = ray.util.get_node_ip_address().strip("[]")
-            trainer = _trainer_class(runtime.config.mode)(composed, runtime.config, folder, runtime.events)
+            trainer = _trainer_class(runtime.config.mode)(composed, runtime, folder)
             trainer.init()
             manager = EpisodeManager.create(
                 config=composed,
@@ -146,7 +151,7 @@ def _watch_processes(folder: Path, runtime: Runtime, ended: threading.Event) -> 
             lost = [p for p in watched if not p.is_running() or p.status() == psutil.STATUS_ZOMBIE]
             if lost and read_failure(folder) is None:
                 names = ", ".join(sorted({names_of[p.pid] for p in lost}))
-                problem = RunStopped(
+                problem = ProcessLost(
                     f"a worker process died: {names}. Its log is in the run's log; was it out of memory?"
                 )
                 write_failure(folder, problem)

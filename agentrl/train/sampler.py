@@ -86,7 +86,7 @@ class StreamingReplayBuffer(_Woken, ReplayBufferAsync):
                 self.admit()
                 continue
             after = self.after if partition_id == "train" else 0
-            chosen = rule.choose(groups, version=version, size=batch_size, after=after)
+            chosen = rule.choose(groups, version=version, size=batch_size, after=after, batch=self.batch)
             if chosen is not None:
                 names = [group.name for group in chosen]
                 rows = dict(self.partitions[partition_id])

@@ -3,11 +3,12 @@
 Version ``v`` is the policy after ``v`` updates. Step ``s`` trains version ``s - 1``, so a token that
 version ``u`` sampled is ``s - 1 - u`` updates stale there.
 
-With ``wait`` the bound holds without a loss, by three rules together. At most ``(bound + 1) · batch`` groups
-are admitted and not yet trained (AReaL's admission rule, staleness_manager). Older groups are trained
-first. And no batch is taken that leaves more groups behind than the step can still train which would be
-too old in the next one. For: groups begun at version ``v - bound`` or before are among the
-``(v + 1) · batch`` first admitted, ``v · batch`` of which are trained, so they fit into step ``v + 1``.
+With ``wait`` the bound holds without a loss. A group begun at version ``u`` is due in the step that trains
+version ``u + bound``. At most ``(bound + 1) · batch`` groups are admitted and not yet trained (AReaL's
+admission rule, staleness_manager), the oldest are trained first, and no batch is taken that leaves more
+groups due within the next ``k`` steps than ``k`` steps train, for any ``k``. What is admitted meanwhile is
+due ``bound`` steps later, and there is room for it then: so where all groups have ended the oldest always
+make a batch, and the trainer waits for stragglers at most. (Inferred: a schedule by earliest deadline.)
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class StalenessRule:
         return self.policy != "correct" and version - group.oldest > self.bound
 
     def choose(
-        self, groups: Iterable[Group], *, version: int, size: int, after: int
+        self, groups: Iterable[Group], *, version: int, size: int, after: int, batch: int
     ) -> Sequence[Group] | None:
         """The groups of the next batch, or ``None`` while it has to wait.
 
@@ -90,15 +91,19 @@ class StalenessRule:
             version: the trainer's.
             size: groups of the batch.
             after: groups that the same step trains after this batch.
+            batch: groups of a step.
         """
         known = sorted(groups, key=lambda group: (group.oldest, group.name))
         chosen = [group for group in known if group.finished][:size]
         if len(chosen) < size:
             return None
-        if self.policy == "wait":
-            urgent = sum(version - group.oldest >= self.bound for group in known)
-            taken = sum(version - group.oldest >= self.bound for group in chosen)
-            if taken < min(size, urgent - after):
+        if self.policy != "wait":
+            return chosen
+        for steps in range(max(1, self.bound)):
+            begun = version + steps - self.bound
+            due = sum(group.oldest <= begun for group in known)
+            taken = sum(group.oldest <= begun for group in chosen)
+            if taken < min(size, due - after - steps * batch):
                 return None
         return chosen
 
@@ -115,3 +120,39 @@ def histogram(versions: Iterable[Mapping[str, int]], version: int) -> dict[str, 
         for sampled, tokens in episode.items():
             counts[version - int(sampled)] += tokens
     return {str(lag): counts[lag] for lag in sorted(counts)}
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """The steps that the doctor examines: the first of a process and the last of the run.
+
+    In a run that is gone on with, groups from before are trained first, of which this process has no record:
+    there its first is the one from which on all groups began in it.
+
+    Args:
+        first: step the process began with.
+        last: of the run.
+        bound: updates by which a trained token may be behind; ``None``: there is no bound.
+    """
+
+    first: int
+    last: int
+    bound: int | None = 0
+
+    @property
+    def steps(self) -> set[int]:
+        """Which steps."""
+        lag = self.bound or 0
+        return {min(self.last, self.first + (lag if self.first > 1 else 0)), self.last}
+
+    def recorded(self, begun: int) -> bool:
+        """Whether an examined step may train a group that was begun in step ``begun``."""
+        if self.bound is None:
+            return True
+        return any(step - self.bound <= begun <= step for step in self.steps)
+
+    def needs(self, version: int, now: int) -> bool:
+        """Whether an examined step, with version ``now`` or a later one, may train tokens of a version."""
+        if self.bound is None:
+            return False
+        return any(now < step and step - 1 - self.bound <= version < step for step in self.steps)

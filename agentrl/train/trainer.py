@@ -17,7 +17,6 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 
 from agentrl.chat.vision import Vision
-from agentrl.config import TrainConfig
 from agentrl.doctor import Row, examine_step
 from agentrl.errors import InfrastructureError
 from agentrl.evaluate.statistics import wilson_interval
@@ -25,7 +24,6 @@ from agentrl.events import (
     CheckpointSaved,
     DoctorReported,
     EvalFinished,
-    EventSink,
     StageStarted,
     StepFinished,
     Warned,
@@ -35,6 +33,8 @@ from agentrl.train.certificate import Certificate
 from agentrl.train.checkpoints import clear_unsealed, prune, seal
 from agentrl.train.failure import check_run
 from agentrl.train.metrics import step_metrics
+from agentrl.train.runtime import Runtime
+from agentrl.train.staleness import Examined
 
 
 class AgentTrainer(PPOTrainer):
@@ -42,17 +42,16 @@ class AgentTrainer(PPOTrainer):
 
     Args:
         composed: verl's configuration.
-        config: the run's.
+        runtime: the run's settings, environment and events.
         folder: the run folder.
-        events: where events go.
     """
 
-    def __init__(self, composed: Any, config: TrainConfig, folder: Path, events: EventSink) -> None:
-        self.restored = clear_unsealed(Path(composed.trainer.default_local_dir))
+    def __init__(self, composed: Any, runtime: Runtime, folder: Path) -> None:
+        clear_unsealed(Path(composed.trainer.default_local_dir))
         super().__init__(composed)
         # The rollout processes get this configuration, and with it the way to wake this one.
         composed.trainer.v1.sampler.sampler_kwargs.bell = self.replay_buffer.bell.address
-        self._settings, self._folder, self._events = config, folder, events
+        self._settings, self._folder, self._events = runtime.config, folder, runtime.events
         self._certificate = Certificate(folder)
         self._first_step: int | None = None
         self._unsaved: str | None = None
@@ -116,10 +115,13 @@ class AgentTrainer(PPOTrainer):
         return take_engine_logprobs(batch)
 
     def _examined(self) -> bool:
-        """Whether the doctor examines this step: the first of this process and the last of the run."""
+        """Whether the doctor examines this step."""
+        return self.global_steps in self._examination().steps
+
+    def _examination(self) -> Examined:
         if self._first_step is None:
             self._first_step = self.global_steps
-        return self.global_steps in (self._first_step, self.total_training_steps)
+        return Examined(self._first_step, self.total_training_steps)
 
     def _validate(self) -> dict[str, float]:
         """Evaluate on the held-out tasks; void episodes count for nothing."""
@@ -212,16 +214,12 @@ class AgentTrainer(PPOTrainer):
     def _tell_rows(self, rows: list[Row]) -> None:
         """Say what else there is to say of a step's rows."""
 
-    def _state(self) -> dict[str, Any]:
-        """What belongs into a checkpoint beside what verl keeps, as JSON data."""
-        return {"step": self.global_steps}
-
     def _save_checkpoint(self) -> None:
         """Save; one that cannot be written is removed and the run goes on."""
         path = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
         try:
             super()._save_checkpoint()
-            seal(path.parent, self.global_steps, self._state())
+            seal(path.parent, self.global_steps)
         except Exception as problem:
             shutil.rmtree(path, ignore_errors=True)
             message = (

@@ -13,6 +13,7 @@ from agentrl.events import (
     EvalFinished,
     Event,
     StageStarted,
+    StalenessReported,
     StepFinished,
     Warned,
 )
@@ -63,6 +64,8 @@ def describe(event: Event, state: RunState) -> str:
         return clean(event.stage) + (f": {clean(event.detail)}" if event.detail else "")
     if isinstance(event, StepFinished):
         return _step_line(event, state)
+    if isinstance(event, StalenessReported):
+        return _staleness_line(event)
     if isinstance(event, EvalFinished):
         return (
             f"held-out at step {event.step}: success {event.success:.1%} {interval(event.low, event.high)} "
@@ -103,3 +106,10 @@ def _step_line(event: StepFinished, state: RunState) -> str:
     if left is not None and event.step < event.steps:
         parts.append(f"left {duration(left)}")
     return "  ".join(parts)
+
+
+def _staleness_line(event: StalenessReported) -> str:
+    total = max(1, sum(event.tokens.values()))
+    shares = ", ".join(f"{lag} behind {percent(count / total)}" for lag, count in event.tokens.items())
+    dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(event.dropped.items()))
+    return f"staleness at step {event.step}: {shares}" + (f"; groups given up: {dropped}" if dropped else "")
