@@ -101,9 +101,10 @@ class AsyncTrainer(AgentTrainer, PPOTrainerSeparateAsync):
         if left.rows:
             tq.kv_clear(keys=left.rows, partition_id=partition_id)
         if left.finished or left.groups:
+            kept = sum(map(len, left.groups.values()))
             detail = (
                 f"step {self.global_steps}, with {left.finished} groups that wait to be trained and "
-                f"{len(left.groups)} under way, of which {sum(map(len, left.groups.values()))} episodes are kept"
+                f"{len(left.groups)} under way, of which {kept} episodes are kept"
             )
             self._events.emit(StageStarted("going on", detail))
         if left.groups:

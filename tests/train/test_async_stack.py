@@ -15,7 +15,6 @@ from stack_support import log_tail, make_model, play, prepare, processes
 from agentrl.events import (
     CheckpointSaved,
     DoctorReported,
-    EpisodeVoided,
     EvalFinished,
     Event,
     StageStarted,
@@ -50,12 +49,12 @@ def test_a_killed_asynchronous_run_goes_on_within_the_bound(tmp_path: Path) -> N
     assert any("goes on from its last checkpoint (1 of" in event.message for event in played.of(Warned))
     (going_on,) = [event for event in played.of(StageStarted) if event.stage == "going on"]
     resumed = int(going_on.detail.split()[1].rstrip(","))
-    assert moment <= resumed <= moment + 2
+    assert moment < resumed <= moment + 2
     assert [event.step for event in played.of(EvalFinished)] == [0, resumed - 1, STEPS]
 
     # Of what was trained before the last checkpoint and after it nothing is repeated or missing.
     second = going_on.time
-    reports = [event for event in played.of(StalenessReported)]
+    reports = played.of(StalenessReported)
     counted = [event for event in reports if event.time > second or event.step < resumed]
     assert [event.step for event in counted] == list(range(1, STEPS + 1))
     trained = [group for event in counted for group in event.groups]
@@ -64,10 +63,6 @@ def test_a_killed_asynchronous_run_goes_on_within_the_bound(tmp_path: Path) -> N
     # No token is staler than the bound, and some are stale: the engines did not wait.
     lags = {int(lag) for event in reports for lag in event.tokens}
     assert lags <= set(range(BOUND + 1)) and max(lags) > 0
-    voided = [event for event in played.of(EpisodeVoided) if event.final and event.split == "train"]
-    assert voided and all(
-        group not in trained or trained.count(group) == 1 for group in (v.group for v in voided)
-    )
 
     # What was trained is what was sampled, each token by the weights of the version that it names.
     assert [event.passed for event in played.of(DoctorReported)] == [True] * len(played.of(DoctorReported))
