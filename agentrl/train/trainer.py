@@ -70,6 +70,8 @@ class AgentTrainer(PPOTrainer):
         except Exception:
             self._rescue()
             raise
+        finally:
+            self.replay_buffer.bell.close()
         if self._unsaved is not None:  # told only now, so that the last step is measured and recorded
             raise InfrastructureError(self._unsaved)
 

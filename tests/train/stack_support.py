@@ -114,17 +114,20 @@ def save(folder: Path, config: TrainConfig) -> None:
 
 
 def play(
-    training: Training, fault: Callable[[Event], bool] | None = None, cause: Callable[[], None] | None = None
+    training: Training,
+    fault: Callable[[Event], bool] | None = None,
+    cause: Callable[[], None] | None = None,
+    seconds: float = SECONDS,
 ) -> Played:
-    """Run to the end; at the first event that ``fault`` accepts, do ``cause``."""
+    """Run to the end, for ``seconds`` at most; at the first event that ``fault`` accepts, do ``cause``."""
     reader, events, caused = EventReader(training.folder / "events"), [], 0.0
     list(reader.poll())
     training.start()
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + seconds
     try:
         while (status := training.poll()) is None:
             assert time.monotonic() < deadline, (
-                f"the run did not end in {SECONDS:g} s; {log_tail(training.folder)}"
+                f"the run did not end in {seconds:g} s; {log_tail(training.folder)}"
             )
             for event in reader.poll():
                 events.append(event)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from stack_support import log_tail, make_model, play, prepare, processes
+from stack_support import SECONDS, log_tail, make_model, play, prepare, processes
 
 from agentrl.events import (
     CheckpointSaved,
@@ -25,14 +25,15 @@ from agentrl.events import (
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
-BOUND, STEPS = 2, 7
+BOUND, STEPS = 2, 6
 
 
 def test_a_killed_asynchronous_run_goes_on_within_the_bound(tmp_path: Path) -> None:
-    folder, moment = tmp_path / "run", random.Random().randint(2, 4)
+    folder, moment = tmp_path / "run", random.Random().randint(2, 3)
     training = prepare(
         folder, make_model(tmp_path / "model"), "mode=async", f"staleness.bound={BOUND}", f"steps={STEPS}",
         "checkpoint.every=1", "algorithm.minibatches=2", "rollout.retries=0", "checkpoint.restarts=1",
+        "eval.tasks=4",
     )  # fmt: skip
 
     def begun(event: Event) -> bool:
@@ -42,7 +43,7 @@ def test_a_killed_asynchronous_run_goes_on_within_the_bound(tmp_path: Path) -> N
         (driver,) = [p for p in processes(folder) if "agentrl.train.driver" in " ".join(p.cmdline())]
         os.kill(driver.pid, signal.SIGKILL)
 
-    played = play(training, begun, kill_trainer)
+    played = play(training, begun, kill_trainer, seconds=2 * SECONDS)
     assert played.status == 0, log_tail(folder)
 
     # The run says what happened, and where it went on.

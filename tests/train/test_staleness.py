@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agentrl.config import load_config
 from agentrl.errors import ConfigError
-from agentrl.train.staleness import Group, StalenessRule, histogram
+from agentrl.train.staleness import Examined, Group, StalenessRule, histogram
 
 
 def groups(*oldest: int, finished: bool = True) -> list[Group]:
@@ -180,3 +180,15 @@ def test_dropping_keeps_the_bound_and_never_holds_a_batch_back(bound: int, parts
     lags = list(world.run(0.1, 0.1))
     assert len(lags) == 12 * 4 and max(lags) <= bound
     assert world.most <= (bound + 1) * 4
+
+
+def test_the_doctor_examines_the_first_and_the_last_step_of_which_it_has_a_record() -> None:
+    assert Examined(1, 9, 2).steps == {1, 9}
+    assert Examined(5, 9, 2).steps == {7, 9}  # groups from before are trained in steps 5 and 6
+    assert Examined(8, 9, 2).steps == {9}
+    resumed = Examined(5, 20, 2)
+    assert [step for step in range(1, 21) if resumed.recorded(step)] == [5, 6, 7, 18, 19, 20]
+    assert [v for v in range(20) if resumed.needs(v, now=v)] == [4, 5, 6, 17, 18, 19]
+    assert not resumed.needs(6, now=7)
+    assert Examined(5, 20, None).recorded(11) and not Examined(5, 20, None).needs(19, now=19)
+    assert Examined(5, 20).recorded(5) and not Examined(5, 20).recorded(6)
