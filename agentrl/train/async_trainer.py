@@ -51,6 +51,7 @@ class AsyncTrainer(AgentTrainer, PPOTrainerSeparateAsync):
         self._batch = runtime.config.algorithm.tasks_per_step
         self._taken = 0
         self._kept: set[int] = set()
+        self._recomputed: set[int] = set()
         self.replay_buffer.admit = self._admit
 
     @property
@@ -174,16 +175,17 @@ class AsyncTrainer(AgentTrainer, PPOTrainerSeparateAsync):
 
         The column ``recomputed_log_probs`` has them, and the current version's for other tokens.
         """
+        # Remembered until the doctor asks, after the step: weights are forgotten by then.
+        self._recomputed = self._kept | {self._version}
         if not self._kept:
             batch = PPOTrainerSeparateAsync._compute_old_log_prob(self, batch, metrics)
             return _put_rows(batch, "recomputed_log_probs", _rows(batch, "old_log_probs"))
         real = [not tag.get("is_padding", False) for tag in batch.tags]
         versions = [row if own else row[:0] for row, own in zip(_rows(batch, "versions"), real, strict=True)]
         seen = {int(version) for row in versions for version in np.unique(row) if version >= 0}
-        recomputed = seen & self._kept | {self._version}
         self.actor_rollout_wg.save_model_to_cpu(_NOW)
         merged: list[np.ndarray[Any, Any]] = []
-        for version in [*sorted(recomputed - {self._version}), self._version]:
+        for version in [*sorted((seen & self._kept) - {self._version}), self._version]:
             self.actor_rollout_wg.restore_model_from_cpu(_key(version))
             batch = PPOTrainer._compute_old_log_prob(self, batch, metrics)
             found = _rows(batch, "old_log_probs")
@@ -205,7 +207,7 @@ class AsyncTrainer(AgentTrainer, PPOTrainerSeparateAsync):
         return None if self._rule.policy == "correct" else self._rule.bound
 
     def _recomputed_versions(self) -> Collection[int]:
-        return self._kept | {self._version}
+        return self._recomputed
 
     def _tell_rows(self, rows: list[Row]) -> None:
         """Report the staleness of what was trained, and what was given up."""

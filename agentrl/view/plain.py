@@ -17,7 +17,7 @@ from agentrl.events import (
     StepFinished,
     Warned,
 )
-from agentrl.view.state import RunState, Step, failed_checks
+from agentrl.view.state import RunState, Step, dropped_groups, failed_checks, staleness_shares
 from agentrl.view.terminal import Heading
 from agentrl.view.text import clean, duration, interval, percent
 
@@ -109,7 +109,5 @@ def _step_line(event: StepFinished, state: RunState) -> str:
 
 
 def _staleness_line(event: StalenessReported) -> str:
-    total = max(1, sum(event.tokens.values()))
-    shares = ", ".join(f"{lag} behind {percent(count / total)}" for lag, count in event.tokens.items())
-    dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(event.dropped.items()))
-    return f"staleness at step {event.step}: {shares}" + (f"; groups given up: {dropped}" if dropped else "")
+    parts = [f"staleness at step {event.step}: {staleness_shares(event)}", dropped_groups(event.dropped)]
+    return "; ".join(filter(None, parts))

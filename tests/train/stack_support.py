@@ -19,13 +19,23 @@ SECONDS = 400.0
 """A run that takes longer is killed with everything it started."""
 
 ENV = '''
+import asyncio
+
 from agentrl import Env, InfrastructureError, Task, reward, tool
 
 class Digits(Env):
-    """Rewards digits. Every fourth task has a machine that fails on half of what is said to it."""
+    """Rewards digits. Every fourth task has a machine that fails on half of what is said to it.
+
+    Args:
+        pause: seconds the first answer takes.
+    """
 
     prompt = "Digits."
     success = "digits"
+
+    def __init__(self, pause: float = 0.0):
+        super().__init__()
+        self.pause = pause
 
     def tasks(self, split):
         for i in range(32):
@@ -39,7 +49,10 @@ class Digits(Env):
         self.replies += 1
         if self.flaky and len(text) % 2:
             raise InfrastructureError("this task's machine is down")
-        return "Again." if self.replies == 1 else None
+        if self.replies > 1:
+            return None
+        await asyncio.sleep(self.pause)
+        return "Again."
 
     @reward
     def digits(self, episode):

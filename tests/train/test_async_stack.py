@@ -33,7 +33,7 @@ def test_a_killed_asynchronous_run_goes_on_within_the_bound(tmp_path: Path) -> N
     training = prepare(
         folder, make_model(tmp_path / "model"), "mode=async", f"staleness.bound={BOUND}", f"steps={STEPS}",
         "checkpoint.every=1", "algorithm.minibatches=2", "rollout.retries=0", "checkpoint.restarts=1",
-        "eval.tasks=4",
+        "eval.tasks=4", "env_options.pause=2.0",
     )  # fmt: skip
 
     def begun(event: Event) -> bool:
