@@ -24,7 +24,7 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.rollout.llm_server import LLMServerManager
 
 from agentrl.doctor import Row
-from agentrl.events import StageStarted, StalenessReported
+from agentrl.events import StageStarted, StalenessReported, Warned
 from agentrl.scoring import components_of
 from agentrl.train.batch import STALE_FIELDS, TOKEN_FIELDS
 from agentrl.train.client import VersionedClient
@@ -139,6 +139,17 @@ class AsyncTrainer(AgentTrainer, PPOTrainerSeparateAsync):
         batch = super()._step_once(metrics, timing_raw, sample_batch_size)
         self._taken += sample_batch_size
         return batch
+
+    def _rescue(self) -> None:
+        """Keep the last finished step, unless the weights have gone on from it already."""
+        if self._finished < self.global_steps and self._taken:
+            message = (
+                f"No checkpoint of step {self._finished} could be kept: the first mini-batches of the next "
+                "step were trained already. The run can go on from an earlier checkpoint."
+            )
+            self._events.emit(Warned(message))
+            return
+        super()._rescue()
 
     def on_step_end(self) -> None:
         """After an update: the engines break off, get the new weights, and go on."""
