@@ -7,7 +7,6 @@ verl would put its trainer into one more Ray process; here the trainer is this p
 from __future__ import annotations
 
 import ctypes
-import importlib
 import logging
 import os
 import signal
@@ -63,13 +62,9 @@ def _train(folder: Path, runtime: Runtime) -> None:
 
     composed = OmegaConf.load(folder / "verl.yaml")
     runtime.events.emit(StageStarted("starting Ray"))
-    module = "trainer" if runtime.config.mode == "sync" else "async_trainer"
-    loading = threading.Thread(target=importlib.import_module, args=(f"agentrl.train.{module}",))
-    loading.start()  # while Ray's processes start
     ray.init(**_ray_settings(runtime, composed))
     try:
         runtime.events.emit(StageStarted("loading verl"))
-        loading.join()
         import transfer_queue
 
         from agentrl.train.cpu.plugin import require
