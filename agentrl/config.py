@@ -133,6 +133,25 @@ class Checkpoint(Section):
         0, ge=0, description="steps between checkpoints; 0: only the last step and on interruption"
     )
     keep: int = Field(2, ge=1)
+    restarts: int = Field(
+        2, ge=0, description="times a run goes on by itself after one of its processes was lost"
+    )
+
+
+class Staleness(Section):
+    """How far behind the trainer the policy that sampled may be; counts where ``mode=async``."""
+
+    bound: int = Field(
+        2, ge=0, description="updates by which a trained token may be behind; one_step_off: always 1"
+    )
+    policy: Literal["drop", "wait", "correct"] = Field(
+        "drop",
+        description="a group that comes too late: drop it; wait for it before it is; or train it with "
+        "truncated importance weights. one_step_off: always wait",
+    )
+    weight_limit: float = Field(
+        5.0, gt=1, description="correct: the largest importance weight; larger ones are cut to it"
+    )
 
 
 class Hardware(Section):
@@ -141,6 +160,12 @@ class Hardware(Section):
     device: Literal["cpu", "gpu"] = "gpu"
     nodes: int = Field(1, ge=1)
     gpus_per_node: int = Field(1, ge=1)
+    engine_nodes: int = Field(
+        1, ge=1, description="nodes of the inference engines, where they are apart from the trainer"
+    )
+    engine_gpus_per_node: int = Field(
+        1, ge=1, description="GPUs on each of them; on a CPU the number of engines"
+    )
     tensor_parallel: int = Field(1, ge=1, description="GPUs per inference engine")
     engine_memory: float = Field(
         0.6, gt=0, lt=1, description="share of GPU memory, or GiB of KV cache on a CPU"
@@ -156,6 +181,11 @@ class TrainConfig(Section):
     env: str = Field(..., description="name, dotted path or file of the environment")
     model: str = Field("embedded", description="embedded, embedded-vl, smollm2, a folder or a hub id")
     preset: Literal["cpu", "gpu"] = "cpu"
+    mode: Literal["sync", "one_step_off", "async"] = Field(
+        "sync",
+        description="sync: sample, then train; one_step_off: sample the next step meanwhile; async: never "
+        "wait, within staleness.bound",
+    )
     data: str | None = Field(
         None, description="folder or hub id of the tasks, where the environment takes one"
     )
@@ -170,6 +200,7 @@ class TrainConfig(Section):
     algorithm: Algorithm = Field(default_factory=Algorithm)
     rollout: Rollout = Field(default_factory=Rollout)
     sandbox: Sandbox = Field(default_factory=Sandbox)
+    staleness: Staleness = Field(default_factory=Staleness)
     eval: Evaluation = Field(default_factory=Evaluation)
     checkpoint: Checkpoint = Field(default_factory=Checkpoint)
     hardware: Hardware = Field(default_factory=Hardware)

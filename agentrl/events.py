@@ -99,6 +99,24 @@ class StepFinished(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class StalenessReported(Event):
+    """How far behind the tokens of a step of asynchronous training were.
+
+    Args:
+        bound: updates by which a token may be behind.
+        tokens: sampled tokens by how many updates they are behind (``"0"``, ``"1"``, …).
+        dropped: groups given up since the step before, by reason: ``stale``, ``void``, ``failed``.
+        groups: the groups that were trained.
+    """
+
+    step: int
+    bound: int
+    tokens: dict[str, int]
+    dropped: dict[str, int]
+    groups: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class EvalFinished(Event):
     """An evaluation on held-out tasks ended."""
 

@@ -10,7 +10,7 @@ Legend: ``R`` response tokens of a row, ``P`` prompt tokens.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ from agentrl.doctor.images import (
     placeholders_match,
     positions_match,
 )
-from agentrl.doctor.rows import Row, Wrong, by_episode, placed, sampled
+from agentrl.doctor.rows import Row, Wrong, by_episode, comparable, logprob_gaps, placed, sampled
 
 LOGPROB_MEAN_TOLERANCE = 0.02
 """Largest mean of ``|trainer - engine|`` over a step's sampled tokens, in nats."""
@@ -61,7 +61,13 @@ class Report:
 
 
 def examine_step(
-    rows: Sequence[Row], *, step: int, algorithm: Settings, vision: Vision | None = None
+    rows: Sequence[Row],
+    *,
+    step: int,
+    algorithm: Settings,
+    vision: Vision | None = None,
+    bound: int | None = None,
+    recomputed: Collection[int] | None = None,
 ) -> Report:
     """Run all checks on a step's rows.
 
@@ -70,21 +76,28 @@ def examine_step(
         step: for the report.
         algorithm: how advantages were made.
         vision: the image rules of a model that is shown images.
+        bound: updates by which a token may be behind; ``None`` where there is but one version at a time.
+        recomputed: versions whose log-probs the trainer recomputed with their own weights; ``None``: all.
     """
     checks = [
         _run("trained tokens are the sampled tokens", lambda: tokens_match(rows)),
         _run("the mask covers exactly the sampled spans", lambda: mask_matches(rows, algorithm)),
         _run("the engine's log-probs arrived unchanged", lambda: logprobs_arrived(rows)),
-        _run("the trainer recomputes the engine's log-probs", lambda: logprobs_agree(rows)),
+        _run("the trainer recomputes the engine's log-probs", lambda: logprobs_agree(rows, recomputed)),
         _run("rewards arrived whole, at sampled tokens", lambda: rewards_match(rows)),
         _run("no void episode in a baseline", lambda: baselines_match(rows, algorithm)),
     ]
+    if recomputed is not None:
+        name = "every token's version is known, and within the bound"
+        checks.append(_run(name, lambda: versions_match(rows, step=step, bound=bound)))
     if vision is not None:
         checks += [
             _run("placeholders equal the features of the images", lambda: placeholders_match(rows, vision)),
             _run("positions are those of M-RoPE", lambda: positions_match(rows, vision)),
             _run("the trainer's pixel values are the engine's", lambda: pixels_match(rows)),
-            _run("log-probs agree after images", lambda: logprobs_agree_after_images(rows, vision)),
+            _run(
+                "log-probs agree after images", lambda: logprobs_agree_after_images(rows, vision, recomputed)
+            ),
         ]
     return Report(step, checks)
 
@@ -155,18 +168,23 @@ def logprobs_arrived(rows: Sequence[Row]) -> str:
     return "identical"
 
 
-def logprobs_agree(rows: Sequence[Row]) -> str:
+def logprobs_agree(rows: Sequence[Row], recomputed: Collection[int] | None = None) -> str:
     """The trainer's own forward pass gives the sampled tokens nearly the engine's log-probs.
 
     A policy that is not the one that sampled, positions that are off by one, or images that did
-    not arrive all show here.
+    not arrive all show here. A token of an older policy is compared only where the trainer still has
+    that policy's weights.
+
+    Args:
+        recomputed: versions whose tokens can be compared; ``None``: all.
     """
     if not rows:
         raise Wrong("the step has no rows to examine")
-    gaps = np.concatenate([
-        np.abs(row.columns["old_log_probs"] - row.columns["rollout_log_probs"])[sampled(row)]
-        for row in rows
-    ])  # fmt: skip
+    compared = [comparable(row, recomputed) for row in rows]
+    gaps = np.concatenate([logprob_gaps(row)[mask] for row, mask in zip(rows, compared, strict=True)])
+    left_out = int(sum(sampled(row).sum() for row in rows)) - gaps.size
+    if gaps.size == 0 and left_out:
+        return f"all {left_out} tokens are of older versions, whose weights the trainer no longer has"
     if gaps.size == 0 or not np.all(np.isfinite(gaps)):
         raise Wrong("there are no sampled tokens, or their log-probs are not finite")
     mean, rare, worst = float(gaps.mean()), float(np.quantile(gaps, 0.999)), float(gaps.max())
@@ -175,9 +193,36 @@ def logprobs_agree(rows: Sequence[Row]) -> str:
         f"99.9% below {rare:.2g} (tolerance {LOGPROB_TOKEN_TOLERANCE:g}), largest {worst:.2g}, "
         f"{gaps.size} tokens"
     )
+    if left_out:
+        measured += f"; {left_out} tokens of older versions, whose weights are gone, were not compared"
     if mean > LOGPROB_MEAN_TOLERANCE or rare > LOGPROB_TOKEN_TOLERANCE:
         raise Wrong(measured)
     return measured
+
+
+def versions_match(rows: Sequence[Row], *, step: int, bound: int | None) -> str:
+    """Each sampled token has the version that the engine named, and no version goes back within a row.
+
+    Step ``s`` trains version ``s - 1``; a token may be ``bound`` versions older, where there is a bound.
+    """
+    lags: list[np.ndarray[Any, Any]] = []
+    for own in by_episode(rows).values():
+        for row, spans in placed(own):
+            versions = row.columns["versions"]
+            for start, entry in spans:
+                named = np.asarray(entry["versions"])
+                if not np.array_equal(versions[start : start + len(named)], named):
+                    raise Wrong(
+                        f"row {row.key}: versions from token {start} on are not those the engine named"
+                    )
+            mine = versions[sampled(row)]
+            if np.any(mine < 0) or np.any(np.diff(mine) < 0):
+                raise Wrong(f"row {row.key}: versions are missing, or go back")
+            lags.append(step - 1 - mine)
+    lag = np.concatenate(lags)
+    if lag.min() < 0 or (bound is not None and lag.max() > bound):
+        raise Wrong(f"tokens are {lag.min()} to {lag.max()} updates behind, and 0 to {bound} are allowed")
+    return f"{lag.size} tokens, {lag.min()} to {lag.max()} updates behind, {lag.mean():.2f} on average"
 
 
 def rewards_match(rows: Sequence[Row]) -> str:

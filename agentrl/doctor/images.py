@@ -5,13 +5,13 @@ Legend: ``T`` tokens of a row, prompt and response together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 
 from agentrl.chat.vision import Vision, positions
-from agentrl.doctor.rows import Row, Wrong, by_episode, placed, sampled
+from agentrl.doctor.rows import Row, Wrong, by_episode, comparable, logprob_gaps, placed
 
 GAP_TOLERANCE = 0.02
 """Largest mean of ``|trainer - engine|`` over the tokens sampled after an image, in nats."""
@@ -65,18 +65,23 @@ def pixels_match(rows: Sequence[Row]) -> str:
     return f"{images} images are the same, value by value"
 
 
-def logprobs_agree_after_images(rows: Sequence[Row], vision: Vision) -> str:
-    """Behind an image the trainer recomputes the engine's log-probs as well as anywhere."""
+def logprobs_agree_after_images(
+    rows: Sequence[Row], vision: Vision, recomputed: Collection[int] | None = None
+) -> str:
+    """Behind an image the trainer recomputes the engine's log-probs as well as anywhere.
+
+    Args:
+        recomputed: versions whose tokens can be compared; ``None``: all.
+    """
     gaps: list[np.ndarray[Any, Any]] = []
     for row in rows:
         seen = np.flatnonzero(_tokens(row) == vision.placeholder)
         if seen.size:
             after = np.arange(len(row.columns["responses"])) + len(row.columns["prompts"]) > seen[0]
-            gap = np.abs(row.columns["old_log_probs"] - row.columns["rollout_log_probs"])
-            gaps.append(gap[sampled(row) & after])
+            gaps.append(logprob_gaps(row)[comparable(row, recomputed) & after])
     found = np.concatenate(gaps) if gaps else np.zeros(0)
     if not found.size:
-        return "nothing was sampled after an image"
+        return "nothing that could be compared was sampled after an image"
     mean = float(found.mean())
     measured = f"|trainer - engine|: mean {mean:.2g} (tolerance {GAP_TOLERANCE:g}), {found.size} tokens"
     if not mean <= GAP_TOLERANCE:

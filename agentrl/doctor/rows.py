@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,8 +23,9 @@ class Row:
         episode: the episode's summary, with ``status`` and ``reward``.
         ledger: the engine's generations of the episode: ``prompt_ids``, ``token_ids``, ``logprobs``.
         columns: the token columns: ``prompts`` ``[P]``, and of length ``[R]`` ``responses``,
-            ``response_mask``, ``rm_scores``, ``rollout_log_probs``, ``old_log_probs``, ``advantages``; of a
-            model that is shown images also ``position_ids`` ``[4, P + R]``.
+            ``response_mask``, ``rm_scores``, ``rollout_log_probs``, ``old_log_probs``, ``advantages``; of
+            asynchronous training also ``versions`` and ``recomputed_log_probs``; of a model that is shown
+            images also ``position_ids`` ``[4, P + R]``.
         grids: the patches of each of its images, in time, down and across.
         pixels: fingerprints of the trainer's pixel values, image by image.
     """
@@ -99,3 +100,20 @@ def _goes_on(tokens: np.ndarray[Any, Any], drawn: np.ndarray[Any, Any]) -> bool:
 def sampled(row: Row) -> np.ndarray[Any, Any]:
     """Which response tokens are trained on. ``[R]``"""
     return np.asarray(row.columns["response_mask"] == 1)
+
+
+def comparable(row: Row, recomputed: Collection[int] | None) -> np.ndarray[Any, Any]:
+    """Sampled tokens whose log-probs the trainer recomputed with the weights that sampled them. ``[R]``
+
+    Args:
+        recomputed: versions whose weights it had; ``None``: there is but one, and it had that.
+    """
+    if recomputed is None:
+        return sampled(row)
+    return sampled(row) & np.isin(row.columns["versions"], list(recomputed))
+
+
+def logprob_gaps(row: Row) -> np.ndarray[Any, Any]:
+    """``|trainer - engine|`` of each response token's log-probability, in nats. ``[R]``"""
+    trainer = row.columns.get("recomputed_log_probs", row.columns["old_log_probs"])
+    return np.asarray(np.abs(trainer - row.columns["rollout_log_probs"]))

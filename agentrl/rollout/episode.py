@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from agentrl.agent import AgentEnv
@@ -168,18 +169,28 @@ class EpisodeRunner:
         return trajectory
 
     async def run_in_group(
-        self, task: Task, *, size: int, group: str, step: int = 0, split: str = "train", **how: Any
+        self,
+        task: Task,
+        *,
+        size: int,
+        group: str,
+        step: int = 0,
+        split: str = "train",
+        slot: AbstractAsyncContextManager[Any] | None = None,
+        **how: Any,
     ) -> Trajectory:
         """Play one episode of a group of ``size``; with rewards per group, wait until all are judged.
 
         Args:
+            slot: held while the episode is played, not while it waits for the others.
             how: ``episode_id`` and what else :meth:`run` takes.
 
         Raises:
             UsageError: the run has to stop, for what this episode or another of its group ran into.
         """
         try:
-            trajectory = await self.run(task, group=group, step=step, split=split, **how)
+            async with slot or nullcontext():
+                trajectory = await self.run(task, group=group, step=step, split=split, **how)
         except BaseException as problem:
             if self._grouped:
                 self._groups.fail(group, size, problem)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from agentrl.train.algorithm import plan
 from agentrl.train.failure import write_failure
 from agentrl.train.policy import LedgerEntry, VerlPolicy
 from agentrl.train.runtime import load_runtime
+from agentrl.train.staleness import Examined, StalenessRule
 from agentrl.trajectory import Sample, Trajectory
 
 
@@ -32,15 +35,18 @@ class EpisodeOutput(AgentLoopOutput):
     """Reward per response token. ``[R]``"""
     turn_ids: list[int]
     """Index of the turn that sampled a response token, -1 where none did. ``[R]``"""
+    token_versions: list[int]
+    """The policy version that sampled a response token, -1 where none did. ``[R]``"""
     turn_seconds: list[float]
     """How long the token's turn took with its tools, 0 where no turn sampled it. ``[R]``"""
 
     def as_dict(self) -> dict[str, Any]:
-        """verl's columns, with ``rm_scores`` per token, ``turn_ids`` and ``turn_seconds`` beside them."""
+        """verl's columns, with ``rm_scores`` per token and what else there is of each token beside them."""
         columns: dict[str, Any] = super().as_dict()
         columns["rm_scores"] = torch.tensor(columns.pop("token_rewards"), dtype=torch.float32)
         columns["turn_seconds"] = torch.tensor(columns.pop("turn_seconds"), dtype=torch.float32)
         columns["turn_ids"] = torch.tensor(columns.pop("turn_ids"), dtype=torch.int64)
+        columns["versions"] = torch.tensor(columns.pop("token_versions"), dtype=torch.int64)
         return columns
 
 
@@ -52,15 +58,18 @@ class _Rollout:
     policy: VerlPolicy
     folder: Path
     config: TrainConfig
+    slots: asyncio.Semaphore
     carries_rewards: bool
     vision: Vision | None = None
     first_step: int | None = None
 
     def wants_ledger(self, step: int) -> bool:
-        """Whether the doctor examines this step: the first of the process and the last."""
+        """Whether the doctor may examine a group that is begun in this step."""
         if self.first_step is None:
             self.first_step = step
-        return step in (self.first_step, self.config.steps)
+        rule = StalenessRule.of(self.config)
+        bound = None if rule.policy == "correct" else rule.bound
+        return Examined(self.first_step, self.config.steps, bound).recorded(step)
 
     def seed(self, task: Task, step: int, session: int) -> int | None:
         """What makes the episode's sampling repeatable, if the run wants that."""
@@ -92,8 +101,9 @@ def _rollout(folder: str, client: _Box, tokenizer: _Box, processor: _Box) -> _Ro
         sandbox=runtime.sandbox,
         events=runtime.events,
     )
+    slots = asyncio.Semaphore(config.rollout.concurrency)
     carries = plan(config.algorithm).carries_rewards
-    return _Rollout(runner, policy, Path(folder), config, carries, vision)
+    return _Rollout(runner, policy, Path(folder), config, slots, carries, vision)
 
 
 class _Box:
@@ -138,6 +148,7 @@ class EpisodeLoop(AgentLoopBase):
                 progress=rollout.progress(step, info["split"]),
                 seed=rollout.seed(task, step, int(row["session_id"])),
                 temperature=sampling_params["temperature"],
+                slot=rollout.slots,
             )
         except UsageError as problem:
             write_failure(rollout.folder, problem)
@@ -145,7 +156,8 @@ class EpisodeLoop(AgentLoopBase):
         finally:
             ledger = rollout.policy.take_ledger(episode)
         wanted = info["split"] == "train" and rollout.wants_ledger(step)
-        summary = {**_summary(trajectory), "success": succeeded(rollout.runner.env, trajectory)}
+        solved = succeeded(rollout.runner.env, trajectory)
+        summary = {**_summary(trajectory), **_usage(trajectory, ledger), "success": solved}
         if wanted:
             keep_pictures(rollout.folder, trajectory.pictures.values())
         return to_outputs(
@@ -195,6 +207,7 @@ def to_outputs(
                 metrics=AgentLoopMetrics(),
                 token_rewards=sample.rewards,
                 turn_ids=sample.turns,
+                token_versions=sample.versions,
                 turn_seconds=[seconds.get(turn, 0.0) for turn in sample.turns],
                 extra_fields={
                     "min_global_steps": min(versions, default=0),
@@ -243,4 +256,17 @@ def _summary(trajectory: Trajectory) -> dict[str, Any]:
         "tokens": trajectory.sampled_tokens,
         "generate_seconds": sum(turn.generate_seconds for turn in trajectory.turns),
         "tool_seconds": sum(turn.tool_seconds for turn in trajectory.turns),
+    }
+
+
+def _usage(trajectory: Trajectory, ledger: list[LedgerEntry]) -> dict[str, Any]:
+    """Which policy versions sampled how many tokens, and how much of the prompts the engine had cached."""
+    versions = Counter(
+        version for segment in trajectory.segments for version in segment.versions if version >= 0
+    )
+    return {
+        "versions": {str(version): tokens for version, tokens in sorted(versions.items())},
+        "interrupted": sum(len(set(entry.versions)) > 1 for entry in ledger),
+        "prompt_tokens": sum(len(entry.prompt_ids) for entry in ledger),
+        "cached_tokens": sum(entry.cached for entry in ledger),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,17 +23,21 @@ TOKEN_FIELDS = [
 ]
 
 
-def fetch_rows(batch: KVBatchMeta, *, tokens: bool, images: bool = False) -> list[Row]:
+STALE_FIELDS = ["versions", "recomputed_log_probs"]
+"""What asynchronous training has beside them."""
+
+
+def fetch_rows(batch: KVBatchMeta, *, tokens: Sequence[str], images: bool = False) -> list[Row]:
     """The step's rows, without verl's padding rows.
 
     Args:
         batch: what was trained on.
-        tokens: whether to fetch the token columns too.
-        images: and with them the positions and what there is of images.
+        tokens: the token columns to fetch.
+        images: whether to fetch with them the positions and what there is of images.
     """
     real = [i for i, tag in enumerate(batch.tags) if not tag.get("is_padding", False)]
     keys = [batch.keys[i] for i in real]
-    columns_wanted = [*TOKEN_FIELDS, *(["position_ids"] if images else [])] if tokens else []
+    columns_wanted = [*tokens, *(["position_ids"] if images else [])] if tokens else []
     fields = ["extra_fields", *columns_wanted, *(["multi_modal_inputs"] if images and tokens else [])]
     data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=fields)
     extras = [dict(getattr(extra, "data", extra)) for extra in data["extra_fields"]]

@@ -13,11 +13,14 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agentrl.events import StageStarted, Warned
-from agentrl.train.failure import RunStopped, read_failure, write_failure
+from agentrl.train.failure import ProcessLost, RunStopped, read_failure, write_failure
 from agentrl.train.runtime import Runtime, load_runtime
+
+if TYPE_CHECKING:
+    from agentrl.train.trainer import AgentTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -63,10 +66,9 @@ def _train(folder: Path, runtime: Runtime) -> None:
     try:
         runtime.events.emit(StageStarted("loading verl"))
         import transfer_queue
-        from verl.trainer.ppo.v1 import AgentLoopManagerTQ
 
         from agentrl.train.cpu.plugin import require
-        from agentrl.train.trainer import AgentTrainer
+        from agentrl.train.workers import EpisodeManager
 
         require()
         check(composed)
@@ -77,9 +79,11 @@ def _train(folder: Path, runtime: Runtime) -> None:
             runtime.events.emit(
                 StageStarted("starting engine", "policy, inference engine and rollout workers")
             )
-            trainer = AgentTrainer(composed, runtime.config, folder, runtime.events)
+            if runtime.config.hardware.address:  # rollout workers may be on other machines
+                composed.trainer.v1.sampler.sampler_kwargs.host = ray.util.get_node_ip_address().strip("[]")
+            trainer = _trainer_class(runtime.config.mode)(composed, runtime, folder)
             trainer.init()
-            manager = AgentLoopManagerTQ.create(
+            manager = EpisodeManager.create(
                 config=composed,
                 llm_client=trainer.get_llm_client(),
                 teacher_client=trainer.get_teacher_client(),
@@ -95,6 +99,16 @@ def _train(folder: Path, runtime: Runtime) -> None:
             transfer_queue.close()
     finally:
         ray.shutdown()
+
+
+def _trainer_class(mode: str) -> type[AgentTrainer]:
+    if mode == "sync":
+        from agentrl.train.trainer import SyncTrainer
+
+        return SyncTrainer
+    from agentrl.train.async_trainer import AsyncTrainer
+
+    return AsyncTrainer
 
 
 def _ray_settings(runtime: Runtime, composed: Any) -> dict[str, Any]:
@@ -132,7 +146,7 @@ def _watch_processes(folder: Path, runtime: Runtime, ended: threading.Event) -> 
             lost = [p for p in watched if not p.is_running() or p.status() == psutil.STATUS_ZOMBIE]
             if lost and read_failure(folder) is None:
                 names = ", ".join(sorted({names_of[p.pid] for p in lost}))
-                problem = RunStopped(
+                problem = ProcessLost(
                     f"a worker process died: {names}. Its log is in the run's log; was it out of memory?"
                 )
                 write_failure(folder, problem)

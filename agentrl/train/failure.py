@@ -15,6 +15,20 @@ class RunStopped(AgentRLError):
     """Raised in the trainer where another process, or a person, asked the run to stop."""
 
 
+class ProcessLost(RunStopped):
+    """Raised where a process of the run is gone: it may go on from its last checkpoint."""
+
+
+RECOVERABLE = (
+    "ProcessLost",
+    "RayActorError",
+    "ActorDiedError",
+    "ActorUnavailableError",
+    "WorkerCrashedError",
+)
+"""Kinds of failures after which a run may go on; Ray's own names among them."""
+
+
 def write_failure(folder: Path, problem: BaseException) -> None:
     """Record the first reason to stop; later ones follow from it and are not kept."""
     expected = isinstance(problem, UsageError | InfrastructureError | RunStopped)

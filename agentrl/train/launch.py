@@ -19,12 +19,13 @@ from omegaconf import OmegaConf
 from agentrl.chat.vision import takes_images
 from agentrl.config import TrainConfig
 from agentrl.errors import ConfigError
+from agentrl.events import FileSink, Warned
 from agentrl.registry import find_env
 from agentrl.train import cpu
 from agentrl.train.agent_loop_file import write_agent_loop_file
 from agentrl.train.algorithm import plan
 from agentrl.train.dataset import write_tasks
-from agentrl.train.failure import FILE, read_failure
+from agentrl.train.failure import FILE, RECOVERABLE, read_failure
 from agentrl.train.resolve import resolve
 
 RUN_VARIABLE = "AGENTRL_RUN"
@@ -45,6 +46,8 @@ class Training:
     def __init__(self, config: TrainConfig, folder: Path, model: Path) -> None:
         self.config, self.folder, self.model = config, folder.resolve(), model
         self._process: subprocess.Popen[bytes] | None = None
+        self._restarts = 0
+        self._told_to_end = False
 
     def prepare(self) -> None:
         """Write what the run's processes read: settings, tasks and verl's configuration.
@@ -115,20 +118,43 @@ class Training:
         return common | cpu.environment(os.cpu_count() or 1, roles) | cache
 
     def poll(self) -> int | None:
-        """The driver's exit status, or ``None`` while it runs; the end sweeps what is left."""
+        """The driver's exit status, or ``None`` while it runs; the end sweeps what is left.
+
+        Where the driver was killed, or lost a process that it cannot do without, the run is started
+        again from its last checkpoint, ``checkpoint.restarts`` times.
+        """
         assert self._process is not None, "start() comes first"
         status = self._process.poll()
-        if status is not None:
-            self._sweep()
-        return status
+        if status is None:
+            return None
+        self._sweep()
+        if status == 0 or self._told_to_end or self._restarts >= self.config.checkpoint.restarts:
+            return status
+        record = read_failure(self.folder)
+        if record["kind"] not in RECOVERABLE if record else status > 0:
+            return status
+        self._restarts += 1
+        self._tell(
+            f"{self.failure()} The run goes on from its last checkpoint "
+            f"({self._restarts} of checkpoint.restarts={self.config.checkpoint.restarts})."
+        )
+        self.start()
+        return None
+
+    def _tell(self, message: str) -> None:
+        sink = FileSink(self.folder / "events", "launcher")
+        sink.emit(Warned(message))
+        sink.close()
 
     def interrupt(self) -> None:
         """Ask the run to keep a checkpoint of its last finished step and end."""
+        self._told_to_end = True
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
 
     def kill(self) -> None:
         """End the run at once, with every process it started."""
+        self._told_to_end = True
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()

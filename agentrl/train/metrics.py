@@ -52,6 +52,7 @@ def step_metrics(
         "calls/mean": _mean(episodes, "calls"),
         "calls/error_share": sum(e["call_errors"] for e in episodes) / calls if calls else 0.0,
         "turns/mean": _mean(episodes, "turns"),
+        "turns/interrupted": float(sum(episode["interrupted"] for episode in episodes)),
         "tokens/mean": _mean(episodes, "tokens"),
         "tokens/per_second": sum(e["tokens"] for e in episodes) / rollout if rollout else 0.0,
         "truncated": sum(episode["status"] == "truncated" for episode in episodes) / max(1, len(episodes)),
@@ -64,6 +65,9 @@ def step_metrics(
         "time/checkpoint": timing.get("save_checkpoint", 0.0),
     }
     result["time/other"] = max(0.0, step - rollout - train - sync - result["time/checkpoint"])
+    prompts = sum(episode["prompt_tokens"] for episode in episodes)
+    cached = sum(episode["cached_tokens"] for episode in episodes)
+    result["engine/prefix_hit_rate"] = cached / prompts if prompts else 0.0
     result |= _components(episodes)
     return result | {ours: float(metrics[theirs]) for theirs, ours in FROM_VERL.items() if theirs in metrics}
 

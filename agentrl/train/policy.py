@@ -23,13 +23,16 @@ class LedgerEntry:
     token_ids: list[int]
     logprobs: list[float]
     pictures: tuple[Picture, ...] = ()
+    versions: tuple[int, ...] = ()
+    cached: int = 0
+    """Tokens of the prompt that the engine had in its prefix cache."""
 
     def record(self, vision: Vision | None) -> dict[str, Any]:
         """As the doctor reads it: of each picture the fingerprint of its pixel values."""
         pixels = [vision.digest(picture) for picture in self.pictures] if vision else []
         return {
             "prompt_ids": self.prompt_ids, "token_ids": self.token_ids, "logprobs": self.logprobs,
-            "pixels": pixels,
+            "pixels": pixels, "versions": list(self.versions),
         }  # fmt: skip
 
 
@@ -98,12 +101,23 @@ class VerlPolicy:
             raise EngineError(f"The inference engine gave up on a turn (stop reason {output.stop_reason!r}).")
         stopped = len(tokens) < sampling.max_tokens or tokens[-1] in sampling.stop_token_ids
         logprobs = list(output.log_probs)
-        self._ledger[_plain(episode)].append(replace(given, token_ids=tokens, logprobs=logprobs))
         version = output.extra_fields.get("global_steps")
+        # A turn that a weight update interrupted has tokens of several versions.
+        versions = output.extra_fields.get("token_versions") or [-1 if version is None else version] * len(
+            tokens
+        )
+        entry = replace(
+            given,
+            token_ids=tokens,
+            logprobs=logprobs,
+            versions=tuple(versions),
+            cached=output.extra_fields.get("num_cached_tokens") or 0,
+        )
+        self._ledger[_plain(episode)].append(entry)
         return Generation(
             token_ids=tokens,
             logprobs=logprobs,
-            versions=[-1 if version is None else int(version)] * len(tokens),
+            versions=list(versions),
             stop_reason="stop" if stopped else "length",
         )
 

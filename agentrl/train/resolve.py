@@ -13,6 +13,7 @@ from agentrl.errors import ConfigError
 from agentrl.registry import nearest
 from agentrl.rollout.vllm_policy import NO_VIDEOS
 from agentrl.train.algorithm import plan, verl_options
+from agentrl.train.staleness import StalenessRule
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -48,6 +49,7 @@ def resolve(config: TrainConfig, *, model: str, run: str) -> DictConfig:
         **_common(config, model, run),
         **(_images(config) if Path(model).is_dir() and takes_images(model) else {}),
         **(_cpu(config) if config.hardware.device == "cpu" else _gpu(config)),
+        **(_apart(config) if config.mode != "sync" else {}),
     }
     with open_dict(composed):
         for key, value in choices.items():
@@ -167,6 +169,8 @@ def _common(config: TrainConfig, model: str, run: str) -> dict[str, Any]:
         f"{trainer}.v1.sampler.custom_sampler.name": "WatchfulReplayBuffer",
         f"{trainer}.v1.sampler.sampler_kwargs": {
             "run": run,
+            "host": "127.0.0.1",
+            "bell": None,
             "replaced_groups_of": algorithm.tasks_per_step if replaces else 0,
         },
         f"{trainer}.nnodes": hardware.nodes,
@@ -177,8 +181,8 @@ def _common(config: TrainConfig, model: str, run: str) -> dict[str, Any]:
         f"{trainer}.val_before_train": True,
         f"{trainer}.test_freq": config.eval.every or last_step_only,
         f"{trainer}.save_freq": config.checkpoint.every or last_step_only,
-        f"{trainer}.max_actor_ckpt_to_keep": config.checkpoint.keep,
-        f"{trainer}.max_critic_ckpt_to_keep": config.checkpoint.keep,
+        f"{trainer}.max_actor_ckpt_to_keep": None,  # ours are removed when a newer one is whole
+        f"{trainer}.max_critic_ckpt_to_keep": None,
         f"{trainer}.total_training_steps": config.steps,
         f"{trainer}.total_epochs": 1_000_000,
         f"{trainer}.resume_mode": "auto",
@@ -232,6 +236,56 @@ def _cpu(config: TrainConfig) -> dict[str, Any]:
             "critic.fsdp.mixed_precision": _FLOAT32,
         }
     return choices
+
+
+def _apart(config: TrainConfig) -> dict[str, Any]:
+    """Engines on machines of their own, for one-step-off and asynchronous training.
+
+    Raises:
+        ConfigError: the algorithm cannot be trained so.
+    """
+    engine, trainer, rule = "actor_rollout_ref.rollout", "trainer.v1", StalenessRule.of(config)
+    algorithm, hardware = config.algorithm, config.hardware
+    _check_apart(config)
+    cpu = hardware.device == "cpu"
+    choices: dict[str, Any] = {
+        f"{trainer}.trainer_mode": "separate_async",
+        # A mini-batch is trained as soon as its groups are there; the engines get the weights after the last.
+        f"{trainer}.separate_async.parameter_sync_step": algorithm.minibatches,
+        f"{trainer}.separate_async.num_warmup_batches": 0,  # our trainer admits what may be under way
+        f"{trainer}.sampler.custom_sampler.name": "StreamingReplayBuffer",
+        f"{trainer}.sampler.sampler_kwargs.bound": rule.bound,
+        f"{trainer}.sampler.sampler_kwargs.policy": rule.policy,
+        f"{trainer}.sampler.sampler_kwargs.batch": algorithm.tasks_per_step,
+        f"{trainer}.sampler.max_off_policy_threshold": None,  # our sampler counts versions of tokens
+        "actor_rollout_ref.hybrid_engine": False,
+        f"{engine}.nnodes": hardware.engine_nodes,
+        f"{engine}.n_gpus_per_node": hardware.engine_gpus_per_node,
+        f"{engine}.checkpoint_engine.backend": "gloo" if cpu else "nccl",
+    }
+    if cpu:
+        engines = hardware.engine_nodes * hardware.engine_gpus_per_node
+        choices[f"{engine}.checkpoint_engine.custom_backend_module"] = "agentrl.train.cpu.gloo_engine"
+        choices["ray_kwargs.ray_init.num_gpus"] = hardware.nodes * hardware.gpus_per_node + engines
+    if rule.policy == "correct":
+        choices["algorithm.rollout_correction.rollout_is"] = "token"
+        choices["algorithm.rollout_correction.rollout_is_threshold"] = config.staleness.weight_limit
+    return choices
+
+
+def _check_apart(config: TrainConfig) -> None:
+    carried_out = plan(config.algorithm)
+    name = carried_out.algorithm.name
+    if carried_out.algorithm.filters.zero_variance == "resample":
+        raise ConfigError(
+            f"algorithm.name={name} replaces groups whose rewards are all alike, which takes mode=sync. In "
+            f"mode={config.mode} use algorithm.filters.zero_variance=drop."
+        )
+    if StalenessRule.of(config).policy == "correct" and carried_out.loss is None:
+        raise ConfigError(
+            f"algorithm.name={name} has a loss of its own, which says itself how stale tokens are corrected "
+            "(algorithm.correction). staleness.policy=correct is for verl's losses; use drop or wait."
+        )
 
 
 def _images(config: TrainConfig) -> dict[str, Any]:

@@ -1,23 +1,47 @@
-"""verl's replay buffer, watched: it answers at once and stops waiting when the run must end."""
+"""verl's replay buffers, woken when episodes end, and stopped when the run must end."""
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 
-from agentrl.errors import ConfigError
+from agentrl.errors import ConfigError, InfrastructureError
+from agentrl.train.bell import Bell
 from agentrl.train.failure import check_run
+from agentrl.train.staleness import Group, StalenessRule
 
-POLL_SECONDS = 0.1
+LOOK_SECONDS = 1.0
+"""How often a waiting trainer looks at whether the run was told to stop. New rows wake it at once."""
+
 MOST_BATCHES = 32
 """Batches of tasks that a step may play in search of groups whose rewards differ."""
 
+HOPELESS_BATCHES = 3
+"""After this many batches of groups in a row without a single row, the run stops."""
 
-class WatchfulReplayBuffer(ReplayBuffer):
-    """Polls every 0.1 s, where verl's own waits 2 s, and raises when the run was told to stop.
+
+class _Woken(ReplayBuffer):
+    """Waits for the bell, where verl's own buffer sleeps for 2 s."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        own = settings["sampler_kwargs"]
+        self._run = Path(own["run"])
+        self.bell = Bell(own["host"])
+
+    def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:
+        check_run(self._run)
+        self.bell.wait(LOOK_SECONDS)
+        return last_debug_time
+
+
+class WatchfulReplayBuffer(_Woken):
+    """The buffer of synchronous training.
 
     Groups whose rewards are all alike are replaced where the algorithm says so (DAPO), up to a limit. verl
     gives its own buffer these settings and a custom one none, so they come with ``sampler_kwargs``:
@@ -25,11 +49,10 @@ class WatchfulReplayBuffer(ReplayBuffer):
     """
 
     def __init__(self, **settings: Any) -> None:
-        own = settings["sampler_kwargs"]
-        self._run, tasks = Path(own["run"]), int(own.get("replaced_groups_of", 0))
+        tasks = int(settings["sampler_kwargs"].get("replaced_groups_of", 0))
         if tasks:
             settings |= {"filter_groups_metric": "reward", "train_batch_size": tasks, "gen_batch_size": 1}
-        super().__init__(poll_interval=POLL_SECONDS, **settings)
+        super().__init__(**settings)
         self._most, self._played = MOST_BATCHES * tasks, 0
         if tasks:
             self._ask_for_more: Callable[[int], object] = settings["refill_fn"]
@@ -63,7 +86,100 @@ class WatchfulReplayBuffer(ReplayBuffer):
         self.failure_keys[partition_id] |= void
         return super()._dapo_filtered_keys(partition_id)
 
-    def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:
-        check_run(self._run)
-        next_debug_time: float = super()._wait_for_next_poll(partition_id, last_debug_time)
-        return next_debug_time
+
+class StreamingReplayBuffer(_Woken, ReplayBufferAsync):
+    """The buffer of asynchronous training: oldest groups first, none staler than the bound.
+
+    Attributes:
+        admit: asked to admit new groups wherever there may be room for some.
+        rule: how stale a group may be.
+        batch: groups of a step.
+        after: groups that the step trains after the batch which is being sampled.
+        dropped: groups that were given up since the count was taken, by reason.
+    """
+
+    admit: Callable[[], None]
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        own = settings["sampler_kwargs"]
+        self.rule = StalenessRule(int(own["bound"]), own["policy"])
+        self.batch = int(own["batch"])
+        self.after = 0
+        self.dropped: Counter[str] = Counter()
+        self._empty = 0
+
+    def outstanding(self) -> int:
+        """Groups of training that are admitted and not trained."""
+        self._sync_metadata_from_transfer_queue()
+        return len(self.prompt_global_steps["train"])
+
+    def sample(
+        self, global_steps: int, partition_id: str, batch_size: int
+    ) -> tuple[KVBatchMeta, dict[str, Any]]:
+        """The rows of the next ``batch_size`` groups; waits until there are so many.
+
+        Raises:
+            InfrastructureError: every group of several batches was void.
+            RunStopped: the run was told to stop.
+        """
+        rule = self.rule if partition_id == "train" else StalenessRule(global_steps + 1, "correct")
+        version = global_steps - 1
+        while True:
+            self._sync_metadata_from_transfer_queue()
+            groups = self._groups(partition_id)
+            if partition_id == "train" and self._drop(groups, version):
+                self.admit()
+                continue
+            after = self.after if partition_id == "train" else 0
+            chosen = rule.choose(groups, version=version, size=batch_size, after=after, batch=self.batch)
+            if chosen is not None:
+                names = [group.name for group in chosen]
+                rows = dict(self.partitions[partition_id])
+                return self._materialize_batch(partition_id, names, rows), {}
+            self._wait_for_next_poll(partition_id, 0.0)
+
+    def _groups(self, partition_id: str) -> list[Group]:
+        rows: dict[str, list[int]] = defaultdict(list)
+        for key, tag in self.partitions[partition_id].items():
+            if "min_global_steps" in tag:  # else it is being written, and its group has not ended
+                rows[key.split("_")[0]].append(int(tag["min_global_steps"]))
+        ended = self.finished_keys[partition_id] | self.failure_keys[partition_id]
+        return [
+            # Until a group has ended, no more is known than that it began after its admission.
+            Group(name, min(rows[name]), True, len(rows[name]))
+            if name in ended and name in rows
+            else Group(name, step - 1, name in ended)
+            for name, step in self.prompt_global_steps[partition_id].items()
+        ]
+
+    def _drop(self, groups: list[Group], version: int) -> bool:
+        """Give up groups that are too late, whose episodes were all void, or that failed."""
+        reasons = {}
+        for group in groups:
+            if not group.finished:
+                continue
+            if group.name in self.failure_keys["train"]:
+                reasons[group.name] = "failed"
+            elif not group.rows:
+                reasons[group.name] = "void"
+            elif self.rule.too_late(group, version):
+                reasons[group.name] = "stale"
+        if not reasons:
+            if any(group.finished for group in groups):
+                self._empty = 0
+            return False
+        self._empty += sum(reason != "stale" for reason in reasons.values())
+        if self._empty >= HOPELESS_BATCHES * self.batch:
+            raise InfrastructureError(
+                f"{self._empty} groups of episodes in a row were void, so there is nothing to train on. The "
+                "events name the reasons; the engine or the tools' machines are down."
+            )
+        self.dropped.update(reasons.values())
+        self._clear_groups("train", set(reasons))
+        return True
+
+    def take_dropped(self) -> dict[str, int]:
+        """The groups given up since the last call, by reason."""
+        taken, self.dropped = dict(self.dropped), Counter()
+        return taken

@@ -1,10 +1,10 @@
-"""verl's synchronous PPO trainer with our evaluation, events, checkpoints and doctor."""
+"""What our trainers add to verl's: evaluation, events, checkpoints and the doctor."""
 
 from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import transfer_queue as tq
 from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 
@@ -19,41 +20,45 @@ from agentrl.algorithms import Algorithm
 from agentrl.algorithms.running import RunningPercentile
 from agentrl.chat.vision import Vision
 from agentrl.config import TrainConfig
-from agentrl.doctor import examine_step
+from agentrl.doctor import Row, examine_step
 from agentrl.errors import InfrastructureError
 from agentrl.evaluate.statistics import wilson_interval
 from agentrl.events import (
     CheckpointSaved,
     DoctorReported,
     EvalFinished,
-    EventSink,
     StageStarted,
     StepFinished,
     Warned,
 )
 from agentrl.train.algorithm import plan
-from agentrl.train.batch import fetch_rows
+from agentrl.train.batch import TOKEN_FIELDS, fetch_rows
 from agentrl.train.certificate import Certificate
+from agentrl.train.checkpoints import clear_unsealed, prune, seal
 from agentrl.train.failure import check_run
 from agentrl.train.loss import agent_loss
 from agentrl.train.metrics import step_metrics
 from agentrl.train.queue import add_columns
+from agentrl.train.runtime import Runtime
+from agentrl.train.staleness import Examined
 
 
-class AgentTrainer(PPOTrainerSync):
-    """Trains on the rows that the episode loop puts into TransferQueue.
+class AgentTrainer(PPOTrainer):
+    """Trains on the rows that the episode loop puts into TransferQueue, in whichever of verl's modes.
 
     Args:
         composed: verl's configuration.
-        config: the run's.
+        runtime: the run's settings, environment and events.
         folder: the run folder.
-        events: where events go.
     """
 
-    def __init__(self, composed: Any, config: TrainConfig, folder: Path, events: EventSink) -> None:
+    def __init__(self, composed: Any, runtime: Runtime, folder: Path) -> None:
+        clear_unsealed(Path(composed.trainer.default_local_dir))
         super().__init__(composed)
-        self._folder, self._events = folder, events
-        self.prepare(config)
+        # The rollout processes get this configuration, and with it the way to wake this one.
+        composed.trainer.v1.sampler.sampler_kwargs.bell = self.replay_buffer.bell.address
+        self._folder, self._events = folder, runtime.events
+        self.prepare(runtime.config)
         self._certificate = Certificate(folder)
         self._first_step: int | None = None
         self._unsaved: str | None = None
@@ -79,6 +84,8 @@ class AgentTrainer(PPOTrainerSync):
         except Exception:
             self._rescue()
             raise
+        finally:
+            self.replay_buffer.bell.close()
         if self._unsaved is not None:  # told only now, so that the last step is measured and recorded
             raise InfrastructureError(self._unsaved)
 
@@ -121,12 +128,7 @@ class AgentTrainer(PPOTrainerSync):
         if self._settings.hardware.device != "cpu" or self._examined() or self._plan.needs_old_logprobs:
             recomputed: KVBatchMeta = super()._compute_old_log_prob(batch, metrics)
             return recomputed
-        data = tq.kv_batch_get(
-            keys=batch.keys, partition_id=batch.partition_id, select_fields=["rollout_log_probs"]
-        )
-        data["old_log_probs"] = data.pop("rollout_log_probs")
-        tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=data)
-        return batch
+        return take_engine_logprobs(batch)
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         """Advantages by verl's estimator where it has the algorithm's, else by ours."""
@@ -153,10 +155,13 @@ class AgentTrainer(PPOTrainerSync):
         return updated
 
     def _examined(self) -> bool:
-        """Whether the doctor examines this step: the first of this process and the last of the run."""
+        """Whether the doctor examines this step."""
+        return self.global_steps in self._examination().steps
+
+    def _examination(self) -> Examined:
         if self._first_step is None:
             self._first_step = self.global_steps
-        return self.global_steps in (self._first_step, self.total_training_steps)
+        return Examined(self._first_step, self.total_training_steps)
 
     def _validate(self) -> dict[str, float]:
         """Evaluate on the held-out tasks; void episodes count for nothing."""
@@ -207,20 +212,11 @@ class AgentTrainer(PPOTrainerSync):
         epoch: int,
     ) -> None:
         super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
-        examined = self._examined()
-        rows = fetch_rows(batch, tokens=examined, images=self._vision is not None)
+        examined, sees = self._examined(), self._vision is not None
+        rows = fetch_rows(batch, tokens=self._doctor_columns() if examined else [], images=sees)
         if examined:
-            report = examine_step(
-                rows, step=global_steps, algorithm=self._settings.algorithm, vision=self._vision
-            )
-            self._certificate.add(report)
-            self._events.emit(
-                DoctorReported(
-                    global_steps,
-                    report.passed,
-                    {check.name: "pass" if check.passed else check.detail for check in report.checks},
-                )
-            )
+            self._examine(rows)
+        self._tell_rows(rows)
         expected = self._settings.algorithm.tasks_per_step * self._settings.algorithm.group_size
         self._events.emit(
             StepFinished(
@@ -230,11 +226,40 @@ class AgentTrainer(PPOTrainerSync):
             )
         )
 
+    def _doctor_columns(self) -> list[str]:
+        """The token columns that the doctor looks at."""
+        return TOKEN_FIELDS
+
+    def _recomputed_versions(self) -> Collection[int] | None:
+        """Versions whose log-probs were recomputed with their own weights; ``None``: there is but one."""
+        return None
+
+    def _bound(self) -> int | None:
+        """Updates by which a trained token may be behind, where versions differ and a bound holds."""
+        return None
+
+    def _examine(self, rows: list[Row]) -> None:
+        report = examine_step(
+            rows,
+            step=self.global_steps,
+            algorithm=self._settings.algorithm,
+            vision=self._vision,
+            bound=self._bound(),
+            recomputed=self._recomputed_versions(),
+        )
+        self._certificate.add(report)
+        checks = {check.name: "pass" if check.passed else check.detail for check in report.checks}
+        self._events.emit(DoctorReported(self.global_steps, report.passed, checks))
+
+    def _tell_rows(self, rows: list[Row]) -> None:
+        """Say what else there is to say of a step's rows."""
+
     def _save_checkpoint(self) -> None:
         """Save; one that cannot be written is removed and the run goes on."""
         path = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
         try:
             super()._save_checkpoint()
+            seal(path.parent, self.global_steps)
         except Exception as problem:
             shutil.rmtree(path, ignore_errors=True)
             message = (
@@ -246,7 +271,7 @@ class AgentTrainer(PPOTrainerSync):
             self._events.emit(Warned(message))
             return
         self._unsaved = None
-        _remove_emptied(path.parent)
+        prune(path.parent, self._settings.checkpoint.keep)
         self._events.emit(CheckpointSaved(self.global_steps, str(path)))
 
     def _rescue(self) -> None:
@@ -264,17 +289,24 @@ class AgentTrainer(PPOTrainerSync):
             self._events.emit(Warned(f"{message}: {_root(problem)}"))
 
 
+def take_engine_logprobs(batch: KVBatchMeta) -> KVBatchMeta:
+    """Train against the policy that sampled: its log-probs become the old ones."""
+    data = tq.kv_batch_get(
+        keys=batch.keys, partition_id=batch.partition_id, select_fields=["rollout_log_probs"]
+    )
+    data["old_log_probs"] = data.pop("rollout_log_probs")
+    tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=data)
+    return batch
+
+
+class SyncTrainer(AgentTrainer, PPOTrainerSync):
+    """Samples, then trains, then samples again, on the same machines."""
+
+
 def _median(algorithm: Algorithm) -> RunningPercentile | None:
     """The running median, if a baseline needs it; a resumed run starts a new one."""
     windows = [how.window for _, how in algorithm.levels() if how.baseline == "median"]
     return RunningPercentile(max(windows)) if windows else None
-
-
-def _remove_emptied(folder: Path) -> None:
-    """Remove what verl leaves of a checkpoint that it no longer keeps: all but the weights."""
-    for path in folder.glob("global_step_*"):
-        if not (path / "actor").is_dir():
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def _root(problem: BaseException) -> str:

@@ -13,10 +13,11 @@ from agentrl.events import (
     EvalFinished,
     Event,
     StageStarted,
+    StalenessReported,
     StepFinished,
     Warned,
 )
-from agentrl.view.state import RunState, Step, failed_checks
+from agentrl.view.state import RunState, Step, dropped_groups, failed_checks, staleness_shares
 from agentrl.view.terminal import Heading
 from agentrl.view.text import clean, duration, interval, percent
 
@@ -63,6 +64,8 @@ def describe(event: Event, state: RunState) -> str:
         return clean(event.stage) + (f": {clean(event.detail)}" if event.detail else "")
     if isinstance(event, StepFinished):
         return _step_line(event, state)
+    if isinstance(event, StalenessReported):
+        return _staleness_line(event)
     if isinstance(event, EvalFinished):
         return (
             f"held-out at step {event.step}: success {event.success:.1%} {interval(event.low, event.high)} "
@@ -103,3 +106,8 @@ def _step_line(event: StepFinished, state: RunState) -> str:
     if left is not None and event.step < event.steps:
         parts.append(f"left {duration(left)}")
     return "  ".join(parts)
+
+
+def _staleness_line(event: StalenessReported) -> str:
+    parts = [f"staleness at step {event.step}: {staleness_shares(event)}", dropped_groups(event.dropped)]
+    return "; ".join(filter(None, parts))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
@@ -18,11 +18,13 @@ from agentrl.events import (
     EvalFinished,
     Event,
     StageStarted,
+    StalenessReported,
     StepFinished,
     ToolCalled,
     TurnGenerated,
     Warned,
 )
+from agentrl.view.text import percent
 
 PARTS = {
     "generation": "time/generate",
@@ -85,6 +87,8 @@ class RunState:
     stage_since: float = 0.0
     history: dict[int, Step] = field(default_factory=dict)
     evaluations: dict[int, EvalFinished] = field(default_factory=dict)
+    staleness: StalenessReported | None = None
+    dropped: Counter[str] = field(default_factory=Counter)
     doctor: DoctorReported | None = None
     doctor_failed: bool = False
     checkpoint: CheckpointSaved | None = None
@@ -184,6 +188,10 @@ class RunState:
         self.history[event.step] = Step(event.step, finite, event.time)
         self.episodes_here = 0
 
+    def _stale(self, event: StalenessReported) -> None:
+        self.staleness = event
+        self.dropped.update(event.dropped)
+
     def _evaluation(self, event: EvalFinished) -> None:
         self.evaluations[event.step] = event
         self.episodes_here = 0
@@ -206,11 +214,24 @@ _HANDLERS: dict[type[Event], Any] = {
     EpisodeFinished: RunState._episode,
     EpisodeVoided: RunState._void,
     StepFinished: RunState._step,
+    StalenessReported: RunState._stale,
     EvalFinished: RunState._evaluation,
     DoctorReported: RunState._doctor,
     CheckpointSaved: RunState._checkpoint,
     Warned: RunState._warning,
 }
+
+
+def staleness_shares(event: StalenessReported) -> str:
+    """The share of a step's tokens by how many updates they are behind."""
+    total = max(1, sum(event.tokens.values()))
+    return ", ".join(f"{lag} behind {percent(count / total)}" for lag, count in event.tokens.items())
+
+
+def dropped_groups(counts: Mapping[str, int]) -> str:
+    """How many groups were given up, and why; nothing if none were."""
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
+    return f"groups given up: {reasons}" if reasons else ""
 
 
 def failed_checks(event: DoctorReported) -> dict[str, str]:

@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agentrl.events import EvalFinished, Event
-from agentrl.view.state import PARTS, RunState, ToolUse, failed_checks
+from agentrl.view.state import PARTS, RunState, ToolUse, dropped_groups, failed_checks, staleness_shares
 from agentrl.view.text import cells, clean, duration, interval, percent, sparkline
 
 PART_COLOURS = dict(zip(PARTS, ("cyan", "yellow", "green", "magenta", "blue", "bright_black"), strict=True))
@@ -134,6 +134,7 @@ def dashboard(state: RunState, heading: Heading, now: float, messages: Sequence[
         ("tools", _tools(state)),
         ("speed", _speed(state)),
         ("time", _where_time_goes(state)),
+        ("behind", _staleness(state)),
         ("doctor", _doctor(state)),
     ):
         if content is not None:
@@ -291,6 +292,18 @@ class _TimeBar:
 def _where_time_goes(state: RunState) -> RenderableType | None:
     last = state.last
     return _TimeBar(last.parts) if last is not None and last.parts else None
+
+
+def _staleness(state: RunState) -> Text | None:
+    """How far behind the last step's tokens were, and what was given up so far."""
+    event = state.staleness
+    if event is None:
+        return None
+    text = Text(staleness_shares(event))
+    text.append(f"  (bound {event.bound})", style="dim")
+    if state.dropped:
+        text.append(f" · {dropped_groups(state.dropped)}", style="yellow")
+    return text
 
 
 def _doctor(state: RunState) -> Text | None:

@@ -19,13 +19,23 @@ SECONDS = 400.0
 """A run that takes longer is killed with everything it started."""
 
 ENV = '''
+import asyncio
+
 from agentrl import Env, InfrastructureError, Task, reward, tool
 
 class Digits(Env):
-    """Rewards digits. Every fourth task has a machine that fails on half of what is said to it."""
+    """Rewards digits. Every fourth task has a machine that fails on half of what is said to it.
+
+    Args:
+        pause: seconds the first answer takes.
+    """
 
     prompt = "Digits."
     success = "digits"
+
+    def __init__(self, pause: float = 0.0):
+        super().__init__()
+        self.pause = pause
 
     def tasks(self, split):
         for i in range(32):
@@ -39,7 +49,10 @@ class Digits(Env):
         self.replies += 1
         if self.flaky and len(text) % 2:
             raise InfrastructureError("this task's machine is down")
-        return "Again." if self.replies == 1 else None
+        if self.replies > 1:
+            return None
+        await asyncio.sleep(self.pause)
+        return "Again."
 
     @reward
     def digits(self, episode):
@@ -114,17 +127,20 @@ def save(folder: Path, config: TrainConfig) -> None:
 
 
 def play(
-    training: Training, fault: Callable[[Event], bool] | None = None, cause: Callable[[], None] | None = None
+    training: Training,
+    fault: Callable[[Event], bool] | None = None,
+    cause: Callable[[], None] | None = None,
+    seconds: float = SECONDS,
 ) -> Played:
-    """Run to the end; at the first event that ``fault`` accepts, do ``cause``."""
+    """Run to the end, for ``seconds`` at most; at the first event that ``fault`` accepts, do ``cause``."""
     reader, events, caused = EventReader(training.folder / "events"), [], 0.0
     list(reader.poll())
     training.start()
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + seconds
     try:
         while (status := training.poll()) is None:
             assert time.monotonic() < deadline, (
-                f"the run did not end in {SECONDS:g} s; {log_tail(training.folder)}"
+                f"the run did not end in {seconds:g} s; {log_tail(training.folder)}"
             )
             for event in reader.poll():
                 events.append(event)

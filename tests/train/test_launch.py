@@ -19,7 +19,8 @@ from omegaconf import OmegaConf
 
 from agentrl import ConfigError, DataError
 from agentrl.config import load_config, validate
-from agentrl.train.failure import FILE, write_failure
+from agentrl.events import EventReader, Warned
+from agentrl.train.failure import FILE, ProcessLost, RunStopped, write_failure
 from agentrl.train.launch import RUN_VARIABLE, Training
 
 ENV = """
@@ -238,3 +239,34 @@ def test_a_session_of_its_own_keeps_the_terminals_signals_away(
 ) -> None:
     begun("sleep 600")
     assert os.getsid(child(run)) != os.getsid(0)
+
+
+COUNT = "echo x >> {run}/starts; if [ $(wc -l < {run}/starts) -gt {times} ]; then exit 0; fi; {end}"
+
+
+@pytest.mark.parametrize(
+    ("times", "status"), [(2, 0), (3, -signal.SIGKILL)], ids=["within the limit", "once too often"]
+)
+def test_a_killed_driver_is_started_again_from_its_checkpoint(
+    run: Path, begun: Callable[[str], Training], times: int, status: int
+) -> None:
+    made = begun(COUNT.format(run=run, times=times, end="kill -9 $$"))
+    wait_for(lambda: made.poll() is not None)
+    assert made.poll() == status
+    assert len((run / "starts").read_text().splitlines()) == 3  # checkpoint.restarts=2
+    told = [event.message for event in EventReader(run / "events").poll() if isinstance(event, Warned)]
+    assert len(told) == 2 and "status -9" in told[0] and "2 of checkpoint.restarts=2" in told[1]
+
+
+@pytest.mark.parametrize(
+    ("problem", "starts"),
+    [(ProcessLost("a worker died"), 3), (RunStopped("interrupted"), 1), (ConfigError("wrong"), 1)],
+)
+def test_only_a_lost_process_is_a_reason_to_go_on(
+    run: Path, begun: Callable[[str], Training], problem: Exception, starts: int
+) -> None:
+    write_failure(run, problem)  # what prepare() would remove before the next start
+    made = begun(COUNT.format(run=run, times=9, end="exit 1"))
+    wait_for(lambda: made.poll() is not None)
+    assert made.poll() == 1
+    assert len((run / "starts").read_text().splitlines()) == starts

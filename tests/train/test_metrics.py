@@ -13,7 +13,8 @@ from agentrl.train.metrics import FROM_VERL, step_metrics
 def row(key: str, **changes: Any) -> Row:
     episode: dict[str, Any] = {
         "status": "finished", "reward": 1.0, "success": True, "rewards": {"exact": 1.0}, "calls": 2,
-        "call_errors": 0, "turns": 3, "tokens": 10, "generate_seconds": 3.0, "tool_seconds": 1.0, **changes,
+        "call_errors": 0, "turns": 3, "tokens": 10, "generate_seconds": 3.0, "tool_seconds": 1.0,
+        "prompt_tokens": 40, "cached_tokens": 10, "interrupted": 1, **changes,
     }  # fmt: skip
     return Row(key=key, episode=episode, ledger=[], columns={})
 
@@ -33,6 +34,8 @@ def test_the_numbers_of_a_step() -> None:
     numbers = step_metrics(ROWS, {}, TIMING, expected=4)
     assert numbers == pytest.approx(
         {
+            "engine/prefix_hit_rate": 0.25,
+            "turns/interrupted": 2.0,
             "reward/mean": 0.5,
             "success/mean": 0.5,
             "calls/mean": 3.0,

@@ -128,9 +128,9 @@ async def test_the_ledger_keeps_all_attempts_of_an_episode_in_order_and_apart_fr
     for prompt, name in ((1, "e"), (2, "e~2"), (3, "f"), (4, "e~2")):
         await policy.generate([prompt], Sampling(), episode=name)
     assert policy.take_ledger("e") == [
-        LedgerEntry([1], [7], [-0.7]),
-        LedgerEntry([2], [8], [-0.8]),
-        LedgerEntry([4], [5], [-0.5]),
+        LedgerEntry([1], [7], [-0.7], versions=(4,)),
+        LedgerEntry([2], [8], [-0.8], versions=(4,)),
+        LedgerEntry([4], [5], [-0.5], versions=(4,)),
     ]
     assert policy.take_ledger("e") == []
     assert [entry.prompt_ids for entry in policy.take_ledger("f")] == [[3]]

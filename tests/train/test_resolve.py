@@ -55,3 +55,18 @@ def test_a_combination_that_verl_refuses_is_our_error() -> None:
 def test_training_samples_as_the_run_says() -> None:
     with pytest.raises(ConfigError, match=r"agent_sampling=agent .*agentrl eval"):
         resolve(load_config("math", ["rollout.agent_sampling=agent"]), model="model", run="run")
+
+
+@pytest.mark.parametrize(("preset", "backend"), [("cpu", "gloo"), ("gpu", "nccl")])
+def test_engines_apart_from_the_trainer_are_accepted_by_verl(preset: str, backend: str) -> None:
+    words = [f"preset={preset}", "mode=async", "staleness.policy=correct", "hardware.engine_nodes=2",
+             "hardware.engine_gpus_per_node=4", "hardware.gpus_per_node=2",
+             "algorithm.minibatches=2"]  # fmt: skip
+    composed = resolve(load_config("math", words), model="model", run="run")
+    check(composed)
+    rollout, mode = composed.actor_rollout_ref.rollout, composed.trainer.v1
+    assert (mode.trainer_mode, mode.separate_async.parameter_sync_step) == ("separate_async", 2)
+    assert (rollout.nnodes, rollout.n_gpus_per_node, rollout.checkpoint_engine.backend) == (2, 4, backend)
+    assert composed.algorithm.rollout_correction.rollout_is == "token"
+    batch, part = composed.data.train_batch_size, composed.actor_rollout_ref.actor.ppo_mini_batch_size
+    assert batch == 2 * part

@@ -132,7 +132,7 @@ def test_ppo_trains_a_critic_against_a_reference_and_reports_a_checkpoint_it_can
 def test_a_killed_engine_ends_the_run_with_a_checkpoint_from_which_it_resumes(
     tmp_path: Path, model: Path
 ) -> None:
-    folder = tmp_path / "run"
+    folder, words = tmp_path / "run", ["steps=400", "rollout.retries=1", "checkpoint.restarts=0"]
 
     def kill_engine() -> None:
         engines = [p for p in processes(folder) if "VLLM" in " ".join(p.cmdline())]
@@ -143,14 +143,14 @@ def test_a_killed_engine_ends_the_run_with_a_checkpoint_from_which_it_resumes(
     def second_step_ended(event: Event) -> bool:
         return isinstance(event, StepFinished) and event.step == 2
 
-    played = play(prepare(folder, model, "steps=400", "rollout.retries=1"), second_step_ended, kill_engine)
+    played = play(prepare(folder, model, *words), second_step_ended, kill_engine)
     assert played.status != 0
     assert played.seconds_after_fault < 120
     assert processes(folder) == []
     saved = played.of(CheckpointSaved)
     assert saved and saved[-1].step >= 2
 
-    resumed = prepare(folder, model, "steps=400", "rollout.retries=1")
+    resumed = prepare(folder, model, *words)
     played = play(resumed, lambda event: isinstance(event, StepFinished), resumed.interrupt)
     assert played.status == 130
     assert resumed.failure() == "interrupted"

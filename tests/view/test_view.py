@@ -19,6 +19,7 @@ from agentrl.events import (
     EpisodeVoided,
     EvalFinished,
     StageStarted,
+    StalenessReported,
     StepFinished,
     ToolCalled,
     Warned,
@@ -293,3 +294,13 @@ def test_a_curve_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None
 def test_smoothing_keeps_constants_and_centres() -> None:
     assert smooth([2.0] * 5, 3) == [2.0] * 5
     assert smooth([0.0, 3.0, 0.0, 3.0], 3) == [1.5, 1.0, 2.0, 1.5]
+
+
+def test_staleness_is_shown_by_step_and_what_was_given_up_is_counted_over_the_run() -> None:
+    state = RunState(steps=9)
+    first = StalenessReported(1, 2, {"0": 10}, {"void": 1}, ["a"], time=1.0)
+    second = StalenessReported(2, 2, {"0": 1, "2": 3}, {"stale": 2, "void": 1}, ["b"], time=2.0)
+    state.add_all([first, second])
+    assert "0 behind 25%, 2 behind 75%  (bound 2) · groups given up: 2 stale, 2 void" in seen(state)
+    assert describe(first, state) == "staleness at step 1: 0 behind 100%; groups given up: 1 void"
+    assert describe(StalenessReported(3, 2, {"1": 4}, {}, []), state) == "staleness at step 3: 1 behind 100%"

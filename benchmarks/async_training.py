@@ -1,0 +1,169 @@
+"""Asynchronous against synchronous training: samples per second on the real stack, and simulated.
+
+    python -m benchmarks.async_training [--steps 12] [--bound 4] [--json] [--real-only]
+
+The real half trains a policy of 0.7M parameters on :mod:`benchmarks.slow_world`: two turns with 2 s of
+waiting between them on average, 16 episodes a step, the same tasks and times in both modes. Start-up and the
+first steps, in which the asynchronous run fills its pipeline, are left out. The simulated half asks
+:mod:`agentrl.simulate` for clusters.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import itertools
+import json
+import statistics
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from agentrl.config import load_config
+from agentrl.events import DoctorReported, Event, EventReader, StalenessReported, StepFinished
+from agentrl.registry import find_env
+from agentrl.store import RunFolder
+from agentrl.train.launch import Training
+from agentrl.train.models import find_model
+from benchmarks.slow_world import LONGEST_SECONDS, MEAN_SECONDS
+
+WORLD = Path(__file__).with_name("slow_world.py")
+TASKS, GROUP = 4, 4
+LEFT_OUT = 4
+"""Steps at the beginning that are not counted."""
+RUN_SECONDS = 1800.0
+PROFILES, ENGINES = ("math", "search", "swe"), (16, 128, 1024)
+
+SETTINGS = (
+    f"algorithm.tasks_per_step={TASKS}", f"algorithm.group_size={GROUP}", "rollout.max_turn_tokens=16",
+    "rollout.max_turns=2", "rollout.max_prompt_tokens=64", "rollout.max_trajectory_tokens=96", "eval.tasks=4",
+    "checkpoint.every=0", "rollout.seeded=false", "rollout.retries=0",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a training run on the slow world measured.
+
+    Args:
+        seconds_per_step: median of the counted steps, from the end of one to the end of the next.
+        samples_per_second: episodes trained per second over all counted steps.
+        busy_seconds: of a step, what training, weight updates and bookkeeping took.
+        first_step_seconds: from the command to the end of the first step.
+        staleness_mean, staleness_max: of trained tokens, in updates.
+        dropped: groups given up, by reason.
+        doctor: whether the doctor passed every step it examined.
+    """
+
+    mode: str
+    seconds_per_step: float
+    samples_per_second: float
+    busy_seconds: float
+    first_step_seconds: float
+    staleness_mean: float
+    staleness_max: int
+    dropped: dict[str, int]
+    doctor: bool
+
+
+def train(mode: str, *, steps: int, bound: int, folder: Path) -> Run:
+    """Run the stack once.
+
+    Raises:
+        RuntimeError: the run failed, or took longer than half an hour.
+    """
+    words = [*SETTINGS, f"mode={mode}", f"steps={steps}", f"staleness.bound={bound}", f"runs={folder}"]
+    config = load_config(str(WORLD), words)
+    model = find_model(config, find_env(config.env))
+    run = RunFolder.create(config.runs, config.env, config)
+    training = Training(config, run.path, model)
+    began, reader = time.time(), EventReader(run.events)
+    training.start()
+    try:
+        while (status := training.poll()) is None:
+            if time.time() - began > RUN_SECONDS:
+                raise RuntimeError(f"training with mode={mode} did not end in {RUN_SECONDS:g} s")
+            time.sleep(0.5)
+    finally:
+        training.kill()
+    if status:
+        raise RuntimeError(f"training with mode={mode} failed: {training.failure()}; see {run.log}")
+    return summarise(mode, began, list(reader.poll()))
+
+
+def summarise(mode: str, began: float, events: list[Event]) -> Run:
+    """What the events of a run say."""
+    steps = [event for event in events if isinstance(event, StepFinished)]
+    # The last step ends with an evaluation, before its event; it is not counted.
+    counted = steps[LEFT_OUT - 1 : -1]
+    gaps = [after.time - before.time for before, after in itertools.pairwise(counted)]
+    stale = [event for event in events if isinstance(event, StalenessReported)]
+    lags = {int(lag): 0 for event in stale for lag in event.tokens}
+    dropped: dict[str, int] = {}
+    for event in stale:
+        for lag, tokens in event.tokens.items():
+            lags[int(lag)] += tokens
+        for reason, groups in event.dropped.items():
+            dropped[reason] = dropped.get(reason, 0) + groups
+    reports = [event for event in events if isinstance(event, DoctorReported)]
+    names = ("time/train", "time/sync", "time/other")
+    return Run(
+        mode=mode,
+        seconds_per_step=statistics.median(gaps),
+        samples_per_second=len(gaps) * TASKS * GROUP / sum(gaps),
+        busy_seconds=statistics.median(sum(step.metrics[name] for name in names) for step in counted[1:]),
+        first_step_seconds=steps[0].time - began,
+        staleness_mean=sum(lag * tokens for lag, tokens in lags.items()) / max(1, sum(lags.values())),
+        staleness_max=max(lags, default=0),
+        dropped=dropped,
+        doctor=bool(reports) and all(report.passed for report in reports),
+    )
+
+
+def real(steps: int, bound: int) -> dict[str, Any]:
+    """Both modes on the real stack, one after the other."""
+    with tempfile.TemporaryDirectory(prefix="async-training-") as folder:
+        sync = train("sync", steps=steps, bound=bound, folder=Path(folder))
+        apart = train("async", steps=steps, bound=bound, folder=Path(folder))
+    return {
+        "workload": f"{TASKS * GROUP} episodes a step, two turns, log-normal wait of mean {MEAN_SECONDS:g} s "
+        f"cut at {LONGEST_SECONDS:g} s, staleness bound {bound}, {steps} steps",
+        "sync": asdict(sync),
+        "async": asdict(apart),
+        "real_async_over_sync": apart.samples_per_second / sync.samples_per_second,
+        # Were all waiting hidden, a step would take what the trainer itself needs.
+        "real_share_of_hidden_waiting": apart.busy_seconds / apart.seconds_per_step,
+    }
+
+
+def simulated() -> dict[str, Any]:
+    """The same comparison on simulated clusters: the least ratio, and how flat efficiency is with size."""
+    compare = importlib.import_module("agentrl.simulate").compare
+    table = {f"{profile}/{engines}": compare(profile, engines) for profile in PROFILES for engines in ENGINES}
+    return {"simulated": table, **_worst(table)}
+
+
+def _worst(table: dict[str, dict[str, float]]) -> dict[str, float]:
+    ratios = {name: entry["async_over_sync"] for name, entry in table.items()}
+    efficient = [entry["rollout_efficiency"] for name, entry in table.items() if name.endswith("/1024")]
+    return {"simulated_async_over_sync": max(ratios.values()), "rollout_efficiency_1024": min(efficient)}
+
+
+def main() -> None:
+    """Measure, and print the outcome."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--steps", type=int, default=16)
+    parser.add_argument("--bound", type=int, default=4)
+    parser.add_argument("--real-only", action="store_true", help="leave the simulated half out")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, on the last line")
+    chosen = parser.parse_args()
+    result = real(chosen.steps, chosen.bound)
+    if not chosen.real_only:
+        result |= simulated()
+    print(json.dumps(result) if chosen.json else json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()
