@@ -141,8 +141,11 @@ class Checkpoint(Section):
 class Staleness(Section):
     """How far behind the trainer the policy that sampled may be; counts where ``mode=async``."""
 
-    bound: int = Field(
-        2, ge=0, description="updates by which a trained token may be behind; one_step_off: always 1"
+    bound: int | None = Field(
+        None,
+        ge=0,
+        description="updates by which a trained token may be behind; by default what the algorithm says, or "
+        "2; one_step_off: always 1",
     )
     policy: Literal["drop", "wait", "correct"] = Field(
         "drop",

@@ -196,7 +196,7 @@ class Staleness(Part):
     """How old samples may be."""
 
     max_lag: int = Field(
-        0, ge=0, description="most versions that a sample may lag behind; a synchronous run has 0"
+        0, ge=0, description="most versions that a sample may lag behind; above 0 it takes mode=async"
     )
 
 

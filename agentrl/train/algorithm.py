@@ -101,8 +101,6 @@ def missing(algorithm: Algorithm) -> dict[str, str]:
         found["critic.kind"] = "a critic of utterances"
     if algorithm.filters.solved is not None:
         found["filters.solved"] = "leaving out tasks that are solved"
-    if algorithm.staleness.max_lag:
-        found["staleness.max_lag"] = "samples of earlier policies; it is synchronous"
     for name in ("adaptive_size", "adaptive_length", "inject_success"):
         if getattr(algorithm.groups, name):
             found[f"groups.{name}"] = name.replace("_", " ")
@@ -197,8 +195,6 @@ def _verl_loss(algorithm: Algorithm) -> dict[str, Any] | None:
 def _removal(part: str) -> str:
     if part == "critic.kind":
         return "critic.kind=token"
-    if part == "staleness.max_lag":
-        return "staleness.max_lag=0"
     if part.startswith("groups."):
         return f"{part}=false"
     return f"{part}=null"

@@ -32,14 +32,15 @@ def resolve(config: TrainConfig, *, model: str, run: str) -> DictConfig:
         run: the run folder.
 
     Raises:
-        ConfigError: a ``verl.`` key that verl does not have, with its nearest neighbours; or a setting that
-            is for evaluations alone.
+        ConfigError: a ``verl.`` key that verl does not have, with its nearest neighbours; a setting that
+            is for evaluations alone; or an algorithm and a mode that do not go together.
     """
     if config.rollout.agent_sampling != "run":
         raise ConfigError(
             f"rollout.agent_sampling={config.rollout.agent_sampling} would train on turns that the policy "
             "did not draw as the run says. It is for agentrl eval; leave it out."
         )
+    _check_lag(config)
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf, open_dict
 
@@ -285,6 +286,17 @@ def _check_apart(config: TrainConfig) -> None:
         raise ConfigError(
             f"algorithm.name={name} has a loss of its own, which says itself how stale tokens are corrected "
             "(algorithm.correction). staleness.policy=correct is for verl's losses; use drop or wait."
+        )
+
+
+def _check_lag(config: TrainConfig) -> None:
+    """Refuse to train an algorithm of stale samples without any."""
+    lag = plan(config.algorithm).algorithm.staleness.max_lag
+    if lag and config.mode == "sync":
+        raise ConfigError(
+            f"algorithm.name={config.algorithm.name} trains on samples that are up to {lag} updates old, and "
+            "in mode=sync there are none. Use mode=async, or algorithm.staleness.max_lag=0 to train the rest "
+            "of it synchronously."
         )
 
 

@@ -16,11 +16,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
+from agentrl.algorithms import chosen
+from agentrl.algorithms.staleness import Policy, capacity
 from agentrl.config import TrainConfig
 
-LatePolicy = Literal["drop", "wait", "correct"]
+USUAL_BOUND = 2
+"""Updates that an asynchronous run may be behind where neither its settings nor its algorithm say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +52,23 @@ class StalenessRule:
     """
 
     bound: int
-    policy: LatePolicy
+    policy: Policy
 
     @classmethod
     def of(cls, config: TrainConfig) -> StalenessRule:
         """The rule of a run: sync is never behind, one-step-off waits for groups one update behind."""
-        if config.mode == "async":
-            return cls(config.staleness.bound, config.staleness.policy)
-        return cls(1 if config.mode == "one_step_off" else 0, "wait")
+        if config.mode != "async":
+            return cls(1 if config.mode == "one_step_off" else 0, "wait")
+        bound = config.staleness.bound
+        if bound is None:
+            bound = chosen(config.algorithm).staleness.max_lag or USUAL_BOUND
+        return cls(bound, config.staleness.policy)
 
     def capacity(self, *, batch: int, trained: int, version: int, outstanding: int, last: int) -> int:
-        """Groups that may be admitted now: ``(bound + version + 1) · batch - (trained + outstanding)``.
+        """Groups that may be admitted now, by AReaL's rule.
 
-        AReaL's rule (METHODS: ``(η + v + 1)·B - (accepted + running)``); what is trained or waits to be
-        trained is what it calls accepted.
+        What is trained or waits to be trained is what :func:`agentrl.algorithms.staleness.capacity` calls
+        accepted.
 
         Args:
             batch: groups of a step.
@@ -72,7 +77,8 @@ class StalenessRule:
             outstanding: groups admitted and not trained, under way or finished.
             last: steps of the run; nothing is admitted that no step would train.
         """
-        return max(0, min(self.bound + version + 1, last) * batch - trained - outstanding)
+        ahead = min(self.bound, last - version - 1)
+        return max(0, capacity(version, trained, outstanding, batch=batch, eta=ahead))
 
     def too_late(self, group: Group, version: int) -> bool:
         """Whether a group may not be trained any more.

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from tensordict import NonTensorStack, TensorDict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1 import trainer_base
+from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.utils import tensordict_utils as tu
 from verl.workers.engine.utils import prepare_micro_batches
 
@@ -26,11 +27,10 @@ from agentrl.train.algorithm import missing, plan, verl_options
 from agentrl.train.loss import agent_loss
 from agentrl.train.resolve import check, resolve
 from agentrl.train.sampler import MOST_BATCHES, WatchfulReplayBuffer
-from agentrl.train.trainer import AgentTrainer
+from agentrl.train.trainer import SyncTrainer
 
 BESIDE = {"critic.kind": "token", "filters.solved": "null", "groups.inject_success": "false",
-          "groups.adaptive_size": "false", "groups.adaptive_length": "false",
-          "staleness.max_lag": "0"}  # fmt: skip
+          "groups.adaptive_size": "false", "groups.adaptive_length": "false"}  # fmt: skip
 
 
 def words(name: str) -> list[str]:
@@ -84,7 +84,7 @@ def test_verls_own_parts_are_used_where_they_are_the_same() -> None:
         None,
     )
     for name in ("rloo", "loop", "areal", "llamarl"):
-        assert carried(f"algorithm.name={name}", "algorithm.staleness.max_lag=0") == (None, None)
+        assert carried(f"algorithm.name={name}") == (None, None)
 
 
 def test_parts_and_what_is_short_for_them_reach_verl() -> None:
@@ -181,13 +181,13 @@ class Workers:
         return {"metrics": {"mfu": [0.0], "grad_norm": [1.0]}}
 
 
-def trainer(monkeypatch: pytest.MonkeyPatch, fake: FakeQueue, *settings: str) -> AgentTrainer:
+def trainer(monkeypatch: pytest.MonkeyPatch, fake: FakeQueue, *settings: str) -> SyncTrainer:
     """One whose rows are in the fake queue; verl's own parts of it are not made."""
     monkeypatch.setattr(queue, "tq", fake)
     monkeypatch.setattr(trainer_base, "tq", fake)
     config = load_config("env", [*settings, "algorithm.tasks_per_step=3", "algorithm.group_size=2",
                                  "rollout.max_trajectory_tokens=16"])  # fmt: skip
-    made = object.__new__(AgentTrainer)
+    made = object.__new__(SyncTrainer)
     made.prepare(config)
     options = {key.removeprefix("algorithm."): value for key, value in verl_options(made._plan, 16).items()
                if key.startswith("algorithm.")}  # fmt: skip
@@ -203,7 +203,7 @@ def trainer(monkeypatch: pytest.MonkeyPatch, fake: FakeQueue, *settings: str) ->
 
 def step(
     monkeypatch: pytest.MonkeyPatch, *settings: str
-) -> tuple[AgentTrainer, FakeQueue, dict[str, list[list[float]]]]:
+) -> tuple[SyncTrainer, FakeQueue, dict[str, list[list[float]]]]:
     fake = FakeQueue()
     made = trainer(monkeypatch, fake, *settings)
     made._compute_advantage(batch(), {})
@@ -236,7 +236,7 @@ def test_verls_own_step_and_ours_write_the_same(monkeypatch: pytest.MonkeyPatch,
 @pytest.mark.parametrize(
     ("settings", "shares"),
     [
-        (["algorithm.name=areal", "algorithm.staleness.max_lag=0"], [1 / 9] * 4),
+        (["algorithm.name=areal"], [1 / 9] * 4),
         (["algorithm.name=webagent_r1", "algorithm.rollout=null"], [1 / 6, 1 / 9, 1 / 12, 1 / 6]),
         (["algorithm.name=loop", "algorithm.aggregation.kind=sum_norm"], [1 / 64] * 4),
     ],
@@ -290,7 +290,7 @@ def test_the_loss_of_a_step_and_its_gradient(monkeypatch: pytest.MonkeyPatch, na
     """Through the worker's own function; tokens that no turn sampled, and padding rows, get no gradient."""
     made, fake, _ = step(monkeypatch, *words(name))
     fake.columns["ref_log_prob"] = dict(fake.columns["old_log_probs"])
-    monkeypatch.setattr(AgentTrainer.__mro__[1], "_update_actor", lambda self, batch, metrics: batch)
+    monkeypatch.setattr(PPOTrainer, "_update_actor", lambda self, batch, metrics: batch)
     made._update_actor(batch(), {})
     made._update_actor(batch(), {})
     [loss_fn] = made.actor_rollout_wg.given  # set once, for no coefficient changes
@@ -330,7 +330,7 @@ def test_verls_micro_batches_sum_to_the_step(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_worked_loss_through_the_workers_function(monkeypatch: pytest.MonkeyPatch) -> None:
     """LlamaRL: weights of the policy over the one that sampled, capped; shares of 1 over 9 tokens."""
-    _, fake, columns = step(monkeypatch, "algorithm.name=llamarl", "algorithm.staleness.max_lag=0")
+    _, fake, columns = step(monkeypatch, "algorithm.name=llamarl")
     flat = torch.cat([torch.cat([torch.tensor(row), torch.zeros(1)]) for row in columns["old_log_probs"]])
     output = {"log_probs": torch.nested.nested_tensor_from_jagged(
         flat, torch.tensor(np.cumsum([0, *[n + 1 for n in LENGTHS]])))}  # fmt: skip
@@ -349,7 +349,7 @@ def test_a_ramp_gives_workers_the_loss_of_the_step(monkeypatch: pytest.MonkeyPat
     made, _, _ = step(
         monkeypatch, "algorithm.name=loop", "algorithm.entropy.coefficient={start: 1, end: 0, until: 2}"
     )
-    monkeypatch.setattr(AgentTrainer.__mro__[1], "_update_actor", lambda self, batch, metrics: batch)
+    monkeypatch.setattr(PPOTrainer, "_update_actor", lambda self, batch, metrics: batch)
     for made.global_steps in (1, 2, 3, 4):
         made._update_actor(batch(), {})
     coefficients = [loss.keywords["algorithm"].entropy.coefficient for loss in made.actor_rollout_wg.given]
@@ -359,7 +359,7 @@ def test_a_ramp_gives_workers_the_loss_of_the_step(monkeypatch: pytest.MonkeyPat
 def buffer(tmp_path: Path, tasks: int, asked: list[int]) -> WatchfulReplayBuffer:
     return WatchfulReplayBuffer(
         trainer_mode="sync", trainer_config={}, max_off_policy_threshold=None, max_off_policy_strategy="drop",
-        sampler_kwargs={"run": tmp_path, "replaced_groups_of": tasks}, refill_fn=asked.append,
+        sampler_kwargs={"run": tmp_path, "host": "127.0.0.1", "replaced_groups_of": tasks}, refill_fn=asked.append,
     )  # fmt: skip
 
 

@@ -57,6 +57,25 @@ def test_training_samples_as_the_run_says() -> None:
         resolve(load_config("math", ["rollout.agent_sampling=agent"]), model="model", run="run")
 
 
+def test_an_algorithm_of_stale_samples_takes_engines_apart_and_brings_its_bound() -> None:
+    def bound(*words: str) -> int:
+        composed = resolve(load_config("math", ["algorithm.name=areal", *words]), model="model", run="run")
+        return int(composed.trainer.v1.sampler.sampler_kwargs.bound)
+
+    with pytest.raises(
+        ConfigError, match=r"up to 4 updates old.*mode=async, or algorithm\.staleness\.max_lag=0"
+    ):
+        bound()
+    assert bound("mode=async") == 4
+    assert bound("mode=async", "staleness.bound=3") == 3
+    assert bound("mode=one_step_off") == 1
+    resolve(
+        load_config("math", ["algorithm.name=areal", "algorithm.staleness.max_lag=0"]),
+        model="model",
+        run="run",
+    )
+
+
 @pytest.mark.parametrize(("preset", "backend"), [("cpu", "gloo"), ("gpu", "nccl")])
 def test_engines_apart_from_the_trainer_are_accepted_by_verl(preset: str, backend: str) -> None:
     words = [f"preset={preset}", "mode=async", "staleness.policy=correct", "hardware.engine_nodes=2",

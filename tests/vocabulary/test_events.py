@@ -16,6 +16,7 @@ from agentrl.events import KINDS, Event, EventReader, FileSink, NullSink, StageS
 
 VALUES: dict[str, Any] = {
     "str": "naïve \n \x85 \u2028 text", "int": 7, "float": 0.1, "bool": True,
+    "dict[str, int]": {"2": 31}, "list[str]": ["a group"],
     "dict[str, float]": {"reward/mean": 0.25}, "dict[str, str]": {"a check": "pass"},
 }  # fmt: skip
 
