@@ -359,7 +359,8 @@ def test_a_ramp_gives_workers_the_loss_of_the_step(monkeypatch: pytest.MonkeyPat
 def buffer(tmp_path: Path, tasks: int, asked: list[int]) -> WatchfulReplayBuffer:
     return WatchfulReplayBuffer(
         trainer_mode="sync", trainer_config={}, max_off_policy_threshold=None, max_off_policy_strategy="drop",
-        sampler_kwargs={"run": tmp_path, "host": "127.0.0.1", "replaced_groups_of": tasks}, refill_fn=asked.append,
+        sampler_kwargs={"run": tmp_path, "host": "127.0.0.1", "replaced_groups_of": tasks},
+        refill_fn=asked.append,
     )  # fmt: skip
 
 
