@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import json
 from collections import Counter
@@ -17,7 +16,7 @@ from agentrl.chat import Chat
 from agentrl.chat.vision import MARKS, Vision, decoded
 from agentrl.config import TrainConfig
 from agentrl.errors import UsageError
-from agentrl.rollout import EpisodeRunner, derive_seed, succeeded
+from agentrl.rollout import Admission, EpisodeRunner, MemoryGauge, derive_seed, succeeded
 from agentrl.store import keep_pictures
 from agentrl.task import Task
 from agentrl.train.algorithm import plan
@@ -58,7 +57,7 @@ class _Rollout:
     policy: VerlPolicy
     folder: Path
     config: TrainConfig
-    slots: asyncio.Semaphore
+    admission: Admission
     carries_rewards: bool
     vision: Vision | None = None
     first_step: int | None = None
@@ -101,9 +100,9 @@ def _rollout(folder: str, client: _Box, tokenizer: _Box, processor: _Box) -> _Ro
         sandbox=runtime.sandbox,
         events=runtime.events,
     )
-    slots = asyncio.Semaphore(config.rollout.concurrency)
+    admission = Admission(config.rollout.concurrency, [MemoryGauge()])
     carries = plan(config.algorithm).carries_rewards
-    return _Rollout(runner, policy, Path(folder), config, slots, carries, vision)
+    return _Rollout(runner, policy, Path(folder), config, admission, carries, vision)
 
 
 class _Box:
@@ -148,7 +147,7 @@ class EpisodeLoop(AgentLoopBase):
                 progress=rollout.progress(step, info["split"]),
                 seed=rollout.seed(task, step, int(row["session_id"])),
                 temperature=sampling_params["temperature"],
-                slot=rollout.slots,
+                slot=rollout.admission.place(),
             )
         except UsageError as problem:
             write_failure(rollout.folder, problem)
