@@ -1,6 +1,8 @@
 """What the episode loop itself costs: 1,024 and 10,000 episodes at once in one process, in real time.
 
     python -m benchmarks.rollout_loop                       # ours, at both sizes
+    python -m benchmarks.rollout_loop --peers               # beside verl's ToolAgentLoop
+    python -m benchmarks.rollout_loop --peers --verifiers PYTHON    # and verifiers, where PYTHON has it
     python -m benchmarks.rollout_loop --json                # the last line is a JSON object
 
 Every episode has three turns: two call a tool, the third answers. A fake engine answers a turn
@@ -15,6 +17,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import itertools
 import json
 import math
 import random
@@ -22,6 +25,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -159,13 +163,13 @@ async def measured(play: Callable[[], Awaitable[None]], episodes: int) -> dict[s
     }
 
 
-def measure(episodes: int = 1024) -> dict[str, float]:
+def measure(episodes: int = 1024, loop: str = "ours", python: str = sys.executable) -> dict[str, float]:
     """The share of the ideal time, CPU a turn and memory an episode, from a process of its own.
 
     Raises:
         RuntimeError: it failed.
     """
-    words = [sys.executable, "-m", "benchmarks.rollout_loop", "--here", "--episodes", str(episodes)]
+    words = [python, "-m", "benchmarks.rollout_loop", "--here", loop, "--episodes", str(episodes)]
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"The loop with {episodes} episodes failed:\n{done.stderr[-2000:]}")
@@ -179,18 +183,26 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--episodes", type=int, nargs="+", default=[1024, 10_000])
-    parser.add_argument("--here", action="store_true", help="measure the first size in this very process")
+    parser.add_argument("--here", metavar="LOOP", help="measure one loop at the first size in this process")
+    parser.add_argument("--peers", action="store_true", help="other loops, too")
+    parser.add_argument("--verifiers", metavar="PYTHON", help="an interpreter with verifiers==0.1.9")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.here:
         [episodes, *_] = options.episodes
-        print(json.dumps(asyncio.run(measured(ours(episodes), episodes))))
+        play = (
+            ours if options.here == "ours" else import_module("benchmarks.rollout_peers").LOOPS[options.here]
+        )
+        print(json.dumps(asyncio.run(measured(play(episodes), episodes))))
         return
     found: dict[str, dict[str, float]] = {}
-    for episodes in options.episodes:
-        result = found[str(episodes)] = measure(episodes)
+    loops = {"ours": sys.executable} | ({"verl": sys.executable} if options.peers else {})
+    if options.peers and options.verifiers:
+        loops["verifiers"] = options.verifiers
+    for episodes, (loop, python) in itertools.product(options.episodes, loops.items()):
+        result = found[f"{loop}/{episodes}"] = measure(episodes, loop, python)
         print(
-            f"{episodes:6} episodes: {100 * result['share_of_ideal']:5.1f}% of the ideal "
+            f"{loop:9} {episodes:6} episodes: {100 * result['share_of_ideal']:5.1f}% of the ideal "
             f"({result['seconds']:.1f} s for {result['ideal_seconds']:.1f} s), "
             f"{result['cpu_us_per_turn']:.0f} µs CPU a turn, {result['kib_per_episode']:.0f} KiB each",
             flush=True,
