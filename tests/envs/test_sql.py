@@ -14,6 +14,7 @@ import pytest_asyncio
 from rollout_support import Lines, make_chat, make_runner, write_call
 
 from agentrl import ConfigError, DataError, Task, Trajectory
+from agentrl.cli.settings import load
 from agentrl.config import load_config
 from agentrl.envs.sql import Sql, facts
 from agentrl.envs.sql.questions import FORMS
@@ -255,6 +256,14 @@ def test_a_folder_and_a_file(tmp_path):
     write(path, *({**GOOD, "question": str(n)} for n in range(16)))
     env = Sql(data=str(path), databases=str(tmp_path / "database"))
     assert [task.prompt for task in env.tasks("test")] == ["7", "15"] and len(env.tasks("train")) == 14
+
+
+@pytest.mark.parametrize("preset", ["cpu", "gpu"])
+def test_the_presets_take_data_instead_of_built_in_questions(tmp_path, preset):
+    make_database(tmp_path, "one", "t")
+    write(tmp_path / "dev.jsonl", GOOD)
+    _, env = load("sql", [f"data={tmp_path}", f"preset={preset}"])
+    assert [task.prompt for task in env.tasks("test")] == ["How many?"] and env.expert_rate == 1.0
 
 
 @pytest.mark.parametrize(
