@@ -49,7 +49,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def training(run: Path, *words: str) -> Training:
-    return Training(load_config(str(run.parent / "small.py"), words), run, Path("model"))
+    return Training(load_config(str(run.parent / "small.py"), words), run, run.parent)
 
 
 # ---- what is written before the start
@@ -171,7 +171,7 @@ def begun(run: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str]
         driver.chmod(0o700)
         monkeypatch.setattr(sys, "executable", str(driver))
         monkeypatch.setenv("MARKER", "what was inherited")
-        made.append(Unprepared(load_config("small.py"), run, Path("model")))
+        made.append(Unprepared(load_config("small.py"), run, run.parent))
         made[0].start()
         wait_for(lambda: (run / "child").is_file() and bool((run / "child").read_text()))
         return made[0]
