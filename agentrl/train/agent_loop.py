@@ -190,7 +190,8 @@ def to_outputs(
     samples = trajectory.samples()
     if carry and len(samples) > 1:
         _carry(samples)
-    entries = ledger[-len(trajectory.turns) :] if trajectory.turns else []
+    generations = sum(turn.generations for turn in trajectory.turns)
+    entries = ledger[-generations:] if generations else []
     recorded = [entry.record(vision) for entry in entries]
     seconds = {turn.index: turn.generate_seconds + turn.tool_seconds for turn in trajectory.turns}
     outputs = []
