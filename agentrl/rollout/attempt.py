@@ -198,19 +198,15 @@ class Attempt:
         )  # fmt: skip
         trajectory.turns.append(turn)
         trajectory.messages.append(self._chat.assistant_message(parsed))
-        self._setting.events.emit(
-            TurnGenerated(trajectory.id, index, turn.sampled, seconds, turn.stop_reason)
-        )
+        told = TurnGenerated(trajectory.id, index, turn.sampled, seconds, turn.stop_reason)
+        self._setting.events.emit(told)
         return turn, parsed
 
     async def _piece(self, ids: list[int], most: int, *place: int) -> Drawn:
         """Sample ``most`` tokens at most behind ``ids``; their seed depends on their place in the episode."""
-        sampling = dataclasses.replace(
-            self._sampling,
-            max_tokens=most,
-            banned_token_ids=self._chat.banned_token_ids,
-            seed=None if self._seed is None else derive_seed(self._seed, *place),
-        )
+        seed, banned = self._seed, self._chat.banned_token_ids
+        seed = None if seed is None else derive_seed(seed, *place)
+        sampling = dataclasses.replace(self._sampling, max_tokens=most, banned_token_ids=banned, seed=seed)
         images = self._trajectory.segments[-1].images
         return Drawn(await self._in_time(self._generate(ids, sampling, images)))
 
@@ -332,9 +328,9 @@ class Attempt:
         context.accept(following, messages)
         if following.grows:
             segment.add_context(following.ids[len(segment.token_ids) :], self._gallery.of(messages))
-        else:
-            images = self._gallery.of(following.messages)
-            trajectory.segments.append(Segment(following.ids, images=images))
+            return
+        images = self._gallery.of(following.messages)
+        trajectory.segments.append(Segment(following.ids, images=images))
 
     def _room(self, length: int) -> int:
         """Tokens that may follow a context of this length."""
@@ -349,6 +345,8 @@ class Attempt:
         return text, parts, cut
 
     def _cut_off(self, turn: Turn) -> NoReturn:
+        if turn.forced is not None:
+            raise Ended("truncated", f"the token limit of turn {turn.index}, although it was told to finish")
         if self._room(len(self._trajectory.segments[-1].token_ids)) < 1:
             raise Ended("truncated", self._token_limit())
         limit = self._limits.max_turn_tokens
