@@ -241,7 +241,8 @@ class Draws:
         allowed: Bools = self._tier_of == self.tier
         if self._tiers.cumulative:
             allowed |= self._tier_of < self.tier
-        return allowed & self._left
+        allowed &= self._left
+        return allowed
 
     def _check(self) -> None:
         """Refuse tiers without tasks, unless the run is yet to find out."""
