@@ -96,7 +96,8 @@ class WatchfulReplayBuffer(_Woken):
         replaced, rows = eviction_reasons[1], self.partitions[partition_id]
         keys = [key for key in rows if "_" in key and key.split("_")[0] in replaced]
         if keys and self.on_replaced is not None:
-            self.on_replaced(KVBatchMeta(partition_id, keys, [rows[key] for key in keys]))
+            tags = [rows[key] for key in keys]
+            self.on_replaced(KVBatchMeta(partition_id=partition_id, keys=keys, tags=tags))
         return super()._evict_terminal_groups(global_steps, partition_id, eviction_reasons)
 
 
