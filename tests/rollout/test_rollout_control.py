@@ -19,6 +19,7 @@ from agentrl.chat.interruption import interruption
 from agentrl.errors import ConfigError
 from agentrl.rollout import EpisodeRunner, Generation, Sampling
 from agentrl.rollout.control import CompressContext, Control, ForcedFinish
+from agentrl.rollout.policy import StopReason
 from agentrl.rollout.toolbox import distinct
 from agentrl.trajectory import Call, Turn
 
@@ -60,7 +61,7 @@ class Player:
         ids, count = line[: sampling.max_tokens], len(self.given)
         self.given.append((list(prompt_ids), sampling))
         self.said.append(ids)
-        reason = "stop" if len(ids) == len(line) else "length"
+        reason: StopReason = "stop" if len(ids) == len(line) else "length"
         return Generation(ids, [-0.5 - count] * len(ids), [count] * len(ids), reason)
 
 
@@ -129,7 +130,10 @@ def test_an_interrupted_turn_may_go_on_with_a_call() -> None:
 @given(room=st.integers(1, 60), reserve=st.integers(1, 20))
 def test_there_is_room_for_the_answer_however_full_the_episode(room: int, reserve: int) -> None:
     control, chat = ForcedFinish(text=TEXT, reserve=reserve), make_chat()
-    limits = {"max_trajectory_tokens": 16 + control.reserved(chat, make_limits()) + room, "max_turns": 9}
+    limits: dict[str, Any] = {
+        "max_trajectory_tokens": 16 + control.reserved(chat, make_limits()) + room,
+        "max_turns": 9,
+    }
     player = Player(*["hm?", "x " * 90, "y " * 90] * 9)
     episode = play(player, control, **limits)
     last = episode.turns[-1]
