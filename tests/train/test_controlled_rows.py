@@ -16,6 +16,7 @@ from agentrl import Task
 from agentrl.config import validate
 from agentrl.doctor import Row, examine_step
 from agentrl.errors import ConfigError
+from agentrl.rollout.control import CompressContext, Control
 from agentrl.train.agent_loop import EpisodeLoop, EpisodeOutput
 from agentrl.train.algorithm import plan
 from agentrl.train.failure import read_failure
@@ -160,7 +161,7 @@ async def test_a_reserve_without_room_stops_the_run(tmp_path: Path) -> None:
             "There is no setting algorithm.rollout.options.txt. Did you mean 'text'",
         ),
         ({"options": {"reserve": 0}}, "algorithm.rollout.options.reserve=0"),
-        ({"name": "compress_context"}, "There is no setting algorithm.rollout.options.text"),
+        ({"name": "compress_context", "options": {"text": "x"}}, "no setting algorithm.rollout.options.text"),
     ],
 )
 def test_unknown_controls_and_options_are_told(rollout: dict[str, Any], said: str) -> None:
@@ -168,3 +169,11 @@ def test_unknown_controls_and_options_are_told(rollout: dict[str, Any], said: st
     with pytest.raises(ConfigError) as caught:
         plan(settings)
     assert said in str(caught.value)
+
+
+def test_another_control_leaves_the_options_of_the_presets_behind() -> None:
+    rollout = {"name": "compress_context", "options": {"keep": 2}}
+    settings = validate({"env": "env", "algorithm": {"name": "scalerl", "rollout": rollout}}).algorithm
+    assert plan(settings).control == CompressContext(keep=2)
+    settings = validate({"env": "env", "algorithm": {"name": "scalerl", "rollout": None}}).algorithm
+    assert plan(settings).control == Control()
