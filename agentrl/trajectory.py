@@ -66,7 +66,9 @@ class Turn:
     Args:
         index: position in the episode, from 0.
         segment: index of the segment that holds its tokens.
-        start, end: the sampled tokens are ``segment.token_ids[start:end]``.
+        start, end: its tokens are ``segment.token_ids[start:end]``.
+        forced: the span among them that was put in to have the model finish and that it did not sample;
+            ``None`` where it sampled all of them.
         text: the parsed content, without reasoning and tool calls.
         raw: the decoded sampled tokens.
         reasoning: the parsed reasoning, if the format has any.
@@ -90,6 +92,18 @@ class Turn:
     generate_seconds: float = 0.0
     tool_seconds: float = 0.0
     rewards: dict[str, float] = field(default_factory=dict)
+    forced: tuple[int, int] | None = None
+
+    @property
+    def sampled(self) -> int:
+        """How many of its tokens the model sampled."""
+        put_in = 0 if self.forced is None else self.forced[1] - self.forced[0]
+        return self.end - self.start - put_in
+
+    @property
+    def generations(self) -> int:
+        """How many times the engine was asked for it."""
+        return 1 if self.forced is None else 2
 
 
 @dataclass(slots=True)
@@ -246,7 +260,7 @@ class Trajectory:
     @property
     def sampled_tokens(self) -> int:
         """How many tokens the model sampled."""
-        return sum(turn.end - turn.start for turn in self.turns)
+        return sum(turn.sampled for turn in self.turns)
 
     def samples(self) -> list[Sample]:
         """The training rows: one, or one per segment where the context was rewritten.
@@ -267,7 +281,8 @@ class Trajectory:
         rewards, turns = [0.0] * total, [-1] * total
         for turn in self.turns:
             if turn.segment == index and turn.end > turn.start:
-                turns[turn.start : turn.end] = [turn.index] * (turn.end - turn.start)
+                own = segment.mask[turn.start : turn.end]
+                turns[turn.start : turn.end] = [turn.index if sampled else -1 for sampled in own]
                 rewards[turn.end - 1] += self.turn_reward.get(turn.index, 0.0)
         return Sample(
             prompt_ids=segment.token_ids[:length],
@@ -321,5 +336,5 @@ class Trajectory:
             }  # fmt: skip
             calls.append(entry)
         fields = ("index", "segment", "start", "end", "text", "raw", "reasoning", "stop_reason", "started",
-                  "generate_seconds", "tool_seconds", "rewards")  # fmt: skip
+                  "generate_seconds", "tool_seconds", "rewards", "forced")  # fmt: skip
         return {**{name: getattr(turn, name) for name in fields}, "calls": calls}

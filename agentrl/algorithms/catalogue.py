@@ -56,7 +56,7 @@ def load(name: str, changes: Mapping[str, Any] | None = None) -> Algorithm:
     """
     if name not in names():
         raise ConfigError(f"There is no algorithm {name!r}. {nearest(name, names())}")
-    data = {**merged(_read(name), changes or {}), "name": name}
+    data = {**merged(_base(name, changes or {}), changes or {}), "name": name}
     try:
         return Algorithm.model_validate(data)
     except ValidationError as problem:
@@ -107,6 +107,16 @@ def differences(first: Algorithm, second: Algorithm) -> dict[str, tuple[Any, Any
 def _read(name: str) -> dict[str, Any]:
     data: dict[str, Any] = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
     return data
+
+
+def _base(name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What changes are put on top of: a part that something else is to carry out leaves no options behind."""
+
+    def replaced(value: Any, change: Any) -> bool:
+        both = isinstance(value, Mapping) and isinstance(change, Mapping)
+        return both and "name" in change and change["name"] != value.get("name")
+
+    return {key: value for key, value in _read(name).items() if not replaced(value, changes.get(key))}
 
 
 def _explained(error: Any) -> str:

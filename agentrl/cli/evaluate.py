@@ -25,14 +25,18 @@ from agentrl.errors import ConfigError
 from agentrl.evaluate import EpisodeResult, EvalResult
 from agentrl.evaluate import evaluate as run_evaluation
 from agentrl.events import FileSink
+from agentrl.rollout.control import Control, check_control
 from agentrl.store import RunFolder, keep_pictures, writing
 from agentrl.task import Task
+from agentrl.train.algorithm import plan
 from agentrl.trajectory import Trajectory
 from agentrl.view.summary import versions
 from agentrl.view.text import clean, duration, interval, percent
 
 INTERRUPTED = 130
 UNUSED = ("algorithm", "steps", "checkpoint", "resume", "verl")
+CONTROL = ("algorithm.rollout=", "algorithm.rollout.")
+"""The one part of an algorithm that an evaluation carries out, too."""
 
 
 def evaluate(env: str, words: Sequence[str], *, split: str = "test", plain: bool = False) -> int:
@@ -41,18 +45,21 @@ def evaluate(env: str, words: Sequence[str], *, split: str = "test", plain: bool
     Raises:
         AgentRLError: a setting does not fit, a model or task cannot be read, or machines failed.
     """
-    refuse(words, UNUSED, "eval")
+    refuse([word for word in words if not word.startswith(CONTROL)], UNUSED, "eval")
     if split not in ("train", "test"):
         raise ConfigError(f"--split {split}: a split is train or test.")
     config, environment = load(env, words)
     tasks = list(itertools.islice(iter(environment.tasks(split)), config.eval.tasks))
     if not tasks:
         raise ConfigError(f"Environment {environment.name} has no tasks in split {split!r}.")
+    check_control(control := plan(config.algorithm).control, environment)
     model = locate(config, environment)
     run = RunFolder.create(config.runs, config.env, config, kind="eval")
     console = Console()
     try:
-        result = asyncio.run(_play(config, environment, model, tasks, split, run, console, plain=plain))
+        result = asyncio.run(
+            _play(config, environment, model, tasks, split, run, console, control, plain=plain)
+        )
     except KeyboardInterrupt:
         sys.stderr.write(f"Interrupted. The episodes that ended are in {run.episodes}.\n")
         return INTERRUPTED
@@ -69,6 +76,7 @@ async def _play(
     split: str,
     run: RunFolder,
     console: Console,
+    control: Control,
     *,
     plain: bool,
 ) -> EvalResult:
@@ -115,6 +123,7 @@ async def _play(
                 sandbox=sandbox,
                 events=events,
                 on_episode=on_episode,
+                control=control,
             )
     finally:
         await policy.close()

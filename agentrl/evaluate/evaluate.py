@@ -12,6 +12,7 @@ from agentrl.errors import ConfigError
 from agentrl.evaluate.result import EpisodeResult, EvalResult
 from agentrl.events import EvalFinished, EventSink, NullSink
 from agentrl.rollout import EpisodeRunner, Job, Policy, episode_seed, run_episodes, succeeded
+from agentrl.rollout.control import Control
 from agentrl.task import Task
 from agentrl.trajectory import Trajectory
 
@@ -36,6 +37,7 @@ async def evaluate(
     sandbox: Sandbox | None = None,
     events: EventSink | None = None,
     on_episode: OnEpisode | None = None,
+    control: Control | None = None,
 ) -> EvalResult:
     """Measure a policy on tasks, with the loop that training uses.
 
@@ -53,6 +55,7 @@ async def evaluate(
         sandbox: where tools open sessions; ``None`` for environments that need none.
         events: where events go; an :class:`agentrl.events.EvalFinished` ends them.
         on_episode: given each episode as it ends, in no particular order.
+        control: what is done to episodes while they are played; ``None``: nothing.
 
     Raises:
         ConfigError: there are no tasks, or ``samples`` is below 1.
@@ -66,7 +69,7 @@ async def evaluate(
     if samples < 1:
         raise ConfigError(f"eval.samples={samples}: every task needs at least one episode.")
     sink = events or NullSink()
-    runner = EpisodeRunner(env, chat, policy, limits, sandbox=sandbox, events=sink)
+    runner = EpisodeRunner(env, chat, policy, limits, sandbox=sandbox, events=sink, control=control)
     results: list[EpisodeResult] = []
 
     def keep(job: Job, trajectory: Trajectory) -> None:

@@ -11,12 +11,14 @@ from agentrl.env import Env
 from agentrl.errors import DataError, EngineError, EpisodeTimeout
 from agentrl.events import ToolCalled, TurnGenerated
 from agentrl.observation import Observation
+from agentrl.rollout.context import Context, shortened
+from agentrl.rollout.drawn import Drawn
 from agentrl.rollout.pictures import Gallery, content_of
 from agentrl.rollout.policy import Generation, Sampling, Scene
 from agentrl.rollout.seeds import derive_seed
 from agentrl.rollout.sessions import EpisodeSessions
 from agentrl.rollout.setting import Ended, Setting
-from agentrl.rollout.toolbox import ToolBox, inherited, kept, printable, user_code
+from agentrl.rollout.toolbox import ToolBox, distinct, inherited, kept, printable, user_code
 from agentrl.rollout.waiting import OutOfTime, StrayExit, finish_quietly, to_the_end, within
 from agentrl.scoring import score_episode
 from agentrl.snapshot import World
@@ -63,6 +65,7 @@ class Attempt:
         trajectory.pictures = self._gallery.pictures
         self._env: Env | None = None
         self._tools: ToolBox | None = None
+        self._context: Context | None = None
 
     def elapsed(self) -> float:
         """Seconds since the attempt began."""
@@ -139,6 +142,7 @@ class Attempt:
         self._begin(env, prompt)
         self._trajectory.messages = messages
         self._trajectory.segments = [Segment(prompt, images=self._gallery.of(messages))]
+        self._context = setting.control.context(self._chat, tools.schemas, prompt, messages)
         self._introduce(env, tools.schemas, messages)
         return env, tools
 
@@ -179,27 +183,43 @@ class Attempt:
     async def _sample(self, tools: ToolBox) -> tuple[Turn, ParsedTurn]:
         trajectory, segment = self._trajectory, self._trajectory.segments[-1]
         index, prompt, started = len(trajectory.turns), list(segment.token_ids), self.elapsed()
-        sampling = dataclasses.replace(
-            self._sampling,
-            max_tokens=min(self._limits.max_turn_tokens, self._room(len(prompt))),
-            banned_token_ids=self._chat.banned_token_ids,
-            seed=None if self._seed is None else derive_seed(self._seed, index),
-        )
-        generation = await self._in_time(self._generate(prompt, sampling, segment.images))
+        most = min(self._limits.max_turn_tokens, self._room(len(prompt)))
+        drawn = await self._piece(prompt, most, index)
+        if drawn.stop_reason == "length" and not self._parse(prompt, drawn.token_ids, tools).calls:
+            drawn = await self._interrupt(prompt, drawn, index)
         seconds = self.elapsed() - started
-        start, end = segment.add_sampled(generation.token_ids, generation.logprobs, generation.versions)
-        parsed = printable(self._chat.parse(prompt, generation.token_ids, tools.schemas))
+        start, end, forced = drawn.into(segment)
+        completion = segment.token_ids[start:end]
+        parsed = distinct(self._parse(prompt, completion, tools), trajectory)
         turn = Turn(
             index=index, segment=len(trajectory.segments) - 1, start=start, end=end, text=parsed.content,
-            raw=self._chat.decode(generation.token_ids), reasoning=parsed.reasoning,
-            stop_reason=generation.stop_reason, started=started, generate_seconds=seconds,
+            raw=self._chat.decode(completion), reasoning=parsed.reasoning, forced=forced,
+            stop_reason=drawn.stop_reason, started=started, generate_seconds=seconds,
         )  # fmt: skip
         trajectory.turns.append(turn)
         trajectory.messages.append(self._chat.assistant_message(parsed))
-        self._setting.events.emit(
-            TurnGenerated(trajectory.id, index, end - start, seconds, generation.stop_reason)
-        )
+        told = TurnGenerated(trajectory.id, index, turn.sampled, seconds, turn.stop_reason)
+        self._setting.events.emit(told)
         return turn, parsed
+
+    async def _piece(self, ids: list[int], most: int, *place: int) -> Drawn:
+        """Sample ``most`` tokens at most behind ``ids``; their seed depends on their place in the episode."""
+        seed, banned = self._seed, self._chat.banned_token_ids
+        seed = None if seed is None else derive_seed(seed, *place)
+        sampling = dataclasses.replace(self._sampling, max_tokens=most, banned_token_ids=banned, seed=seed)
+        images = self._trajectory.segments[-1].images
+        return Drawn(await self._in_time(self._generate(ids, sampling, images)))
+
+    async def _interrupt(self, prompt: list[int], drawn: Drawn, index: int) -> Drawn:
+        """Have a turn that was cut off come to its end, if the algorithm wants that."""
+        cut = self._setting.control.interruption(self._chat, self._limits, prompt, drawn.token_ids)
+        if cut is None:
+            return drawn
+        finish = await self._piece([*prompt, *drawn.token_ids, *cut.ids], cut.max_tokens, index, 1)
+        return drawn.finished(cut.ids, finish)
+
+    def _parse(self, prompt: list[int], completion: list[int], tools: ToolBox) -> ParsedTurn:
+        return printable(self._chat.parse(prompt, completion, tools.schemas))
 
     async def _generate(
         self, prompt: list[int], sampling: Sampling, images: Sequence[str] = ()
@@ -286,16 +306,17 @@ class Attempt:
         Raises:
             Ended: even then it does not fit.
         """
-        trajectory, segment = self._trajectory, self._trajectory.segments[turn.segment]
-        prompt, completion = segment.token_ids[: turn.start], segment.token_ids[turn.start : turn.end]
+        trajectory, context = self._trajectory, self._context
+        segment = trajectory.segments[turn.segment]
+        assert context is not None
+        context.take(segment.token_ids[turn.start : turn.end], trajectory.messages[-1])
         for _ in range(FIT_ROUNDS):
             messages = make(texts)
-            extended = self._chat.extend(prompt, completion, messages, tools.schemas)
-            following = extended or self._chat.prompt([*trajectory.messages, *messages], tools.schemas)
-            over = 1 - self._room(len(following))
+            following = context.after(messages)
+            over = 1 - self._room(len(following.ids))
             if over <= 0:
                 break
-            shorter = self._shorten(texts, over)
+            shorter = shortened(self._chat, texts, over)
             if shorter is None:
                 break
             texts = shorter
@@ -304,26 +325,16 @@ class Attempt:
         trajectory.messages += messages
         if over > 0:
             raise Ended("truncated", self._token_limit())
-        if extended is None:
-            images = self._gallery.of(trajectory.messages)
-            trajectory.segments.append(Segment(following, images=images))
-        else:
-            segment.add_context(following[len(segment.token_ids) :], self._gallery.of(messages))
-
-    def _shorten(self, texts: list[str], over: int) -> list[str] | None:
-        """The texts with ``over`` tokens less in all, each losing its share; ``None`` if none is left."""
-        sizes = [len(self._chat.encode(text)) for text in texts]
-        total = sum(sizes)
-        if total <= over:
-            return None
-        return [
-            self._chat.truncate(text, size * (total - over) // total)[0]
-            for text, size in zip(texts, sizes, strict=True)
-        ]
+        context.accept(following, messages)
+        if following.grows:
+            segment.add_context(following.ids[len(segment.token_ids) :], self._gallery.of(messages))
+            return
+        images = self._gallery.of(following.messages)
+        trajectory.segments.append(Segment(following.ids, images=images))
 
     def _room(self, length: int) -> int:
         """Tokens that may follow a context of this length."""
-        return self._prompt_length + self._limits.max_trajectory_tokens - length
+        return self._prompt_length + self._limits.max_trajectory_tokens - self._setting.reserved - length
 
     async def _show(self, observation: Observation, source: str) -> tuple[str, Parts, bool]:
         """What the model sees of an observation: its text, its pictures, and whether the text was cut."""
@@ -334,6 +345,8 @@ class Attempt:
         return text, parts, cut
 
     def _cut_off(self, turn: Turn) -> NoReturn:
+        if turn.forced is not None:
+            raise Ended("truncated", f"the token limit of turn {turn.index}, although it was told to finish")
         if self._room(len(self._trajectory.segments[-1].token_ids)) < 1:
             raise Ended("truncated", self._token_limit())
         limit = self._limits.max_turn_tokens

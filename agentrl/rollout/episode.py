@@ -18,6 +18,7 @@ from agentrl.reward import Reward
 from agentrl.rollout.agents.attempt import AgentAttempt, Agents
 from agentrl.rollout.agents.endpoint import Endpoint
 from agentrl.rollout.attempt import Attempt
+from agentrl.rollout.control import Control, check_control
 from agentrl.rollout.groups import Groups
 from agentrl.rollout.pictures import PictureStore, check_sight
 from agentrl.rollout.policy import Policy, Sampling
@@ -45,8 +46,10 @@ class EpisodeRunner:
         events: where events go.
         clock: seconds, from any start; by default the event loop's time.
         keep_characters: the longest text kept of one observation, as it came in.
+        control: what an algorithm does to episodes while they are played; ``None``: nothing.
 
     Raises:
+        ConfigError: the control does not go with the environment or the limits.
         DefinitionError: the environment's ``success`` names no reward of it, or one that may be left
             out, or two rewards have the same name.
         ModelUnsupported: the environment shows images, and the model takes text only.
@@ -63,6 +66,7 @@ class EpisodeRunner:
         events: EventSink | None = None,
         clock: Callable[[], float] | None = None,
         keep_characters: int = 1_000_000,
+        control: Control | None = None,
     ) -> None:
         self._terms = env.own_rewards()
         components = components_of(self._terms)
@@ -72,9 +76,12 @@ class EpisodeRunner:
         self._groups = Groups(self._judge_group)
         self._events = events or NullSink()
         check_sight(env, chat)
+        control = control or Control()
+        check_control(control, env)
+        control.reserved(chat, limits)
         pictures = PictureStore(chat.vision, limits.max_image_pixels) if chat.vision else None
         self._setting = Setting(
-            env, chat, policy, limits, sandbox, self._events, clock, keep_characters, pictures
+            env, chat, policy, limits, sandbox, self._events, clock, keep_characters, pictures, control
         )
         self._attempt: Callable[..., Attempt] = Attempt
         if isinstance(env, AgentEnv):

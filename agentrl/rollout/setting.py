@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from agentrl.config import Rollout
 from agentrl.env import Env
 from agentrl.events import EventSink
+from agentrl.rollout.control import Control
 from agentrl.rollout.pictures import PictureStore
 from agentrl.rollout.policy import Policy, SceneAware
 from agentrl.rollout.toolbox import ToolLedger
@@ -34,8 +35,14 @@ class Setting:
     clock: Callable[[], float] | None
     keep_characters: int
     pictures: PictureStore | None = None
+    control: Control = field(default_factory=Control)
     ledger: ToolLedger = field(default_factory=ToolLedger)
     blocking: BlockingCalls = field(default_factory=BlockingCalls)
+
+    @cached_property
+    def reserved(self) -> int:
+        """Tokens of a trajectory that only an interrupted turn may use."""
+        return self.control.reserved(self.chat, self.limits)
 
     @cached_property
     def player(self) -> SceneAware | None:

@@ -32,7 +32,7 @@ from agentrl.registry import find_tools, nearest
 from agentrl.rollout.waiting import OutOfTime, StrayExit, all_of, finish_quietly, within
 from agentrl.task import Task
 from agentrl.tool import Tool, ToolContext
-from agentrl.trajectory import Call
+from agentrl.trajectory import Call, Trajectory
 
 logger = logging.getLogger(__name__)
 
@@ -307,6 +307,16 @@ def unicode(text: str) -> str:
 def printable(parsed: ParsedTurn) -> ParsedTurn:
     """JSON lets a model name a tool with half of a surrogate pair, which no file or tokenizer takes."""
     calls = (dataclasses.replace(call, name=call.name and unicode(call.name)) for call in parsed.calls)
+    return dataclasses.replace(parsed, calls=tuple(calls))
+
+
+def distinct(parsed: ParsedTurn, trajectory: Trajectory) -> ParsedTurn:
+    """Calls are named by the length of their context, which another turn's may have had as well."""
+    taken = {call.id for call in trajectory.calls}
+    if taken.isdisjoint(call.id for call in parsed.calls):
+        return parsed
+    turn = len(trajectory.turns)
+    calls = (dataclasses.replace(call, id=f"{call.id}_{turn}") for call in parsed.calls)
     return dataclasses.replace(parsed, calls=tuple(calls))
 
 

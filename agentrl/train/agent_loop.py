@@ -88,7 +88,7 @@ class _Rollout:
 @functools.cache
 def _rollout(folder: str, client: _Box, tokenizer: _Box, processor: _Box) -> _Rollout:
     runtime = load_runtime(Path(folder), role="rollout")
-    config = runtime.config
+    config, carried_out = runtime.config, plan(runtime.config.algorithm)
     policy = VerlPolicy(client.value, config.rollout.response_seconds)
     sees = processor.value is not None
     vision = Vision.of(tokenizer.value, processor.value.image_processor) if sees else None
@@ -99,10 +99,10 @@ def _rollout(folder: str, client: _Box, tokenizer: _Box, processor: _Box) -> _Ro
         config.rollout,
         sandbox=runtime.sandbox,
         events=runtime.events,
+        control=carried_out.control,
     )
     admission = Admission(config.rollout.concurrency, [MemoryGauge()])
-    carries = plan(config.algorithm).carries_rewards
-    return _Rollout(runner, policy, Path(folder), config, admission, carries, vision)
+    return _Rollout(runner, policy, Path(folder), config, admission, carried_out.carries_rewards, vision)
 
 
 class _Box:
@@ -129,7 +129,11 @@ class EpisodeLoop(AgentLoopBase):
         self, *, run: str, server_manager: Any, tokenizer: Any, processor: Any = None, **_unused: Any
     ) -> None:
         # The base class prepares verl's own message rendering for each episode; ours needs none of it.
-        self._rollout = _rollout(run, _Box(server_manager), _Box(tokenizer), _Box(processor))
+        try:
+            self._rollout = _rollout(run, _Box(server_manager), _Box(tokenizer), _Box(processor))
+        except UsageError as problem:
+            write_failure(Path(run), problem)
+            raise
 
     async def run(self, sampling_params: dict[str, Any], **row: Any) -> list[EpisodeOutput]:
         """Run the row's episode; a void one has no rows, so it takes no part in its group."""
@@ -189,7 +193,8 @@ def to_outputs(
     samples = trajectory.samples()
     if carry and len(samples) > 1:
         _carry(samples)
-    entries = ledger[-len(trajectory.turns) :] if trajectory.turns else []
+    generations = sum(turn.generations for turn in trajectory.turns)
+    entries = ledger[-generations:] if generations else []
     recorded = [entry.record(vision) for entry in entries]
     seconds = {turn.index: turn.generate_seconds + turn.tool_seconds for turn in trajectory.turns}
     outputs = []
@@ -245,6 +250,7 @@ def _carry(samples: list[Sample]) -> None:
 
 def _summary(trajectory: Trajectory) -> dict[str, Any]:
     return {
+        "task": trajectory.task.id,
         "status": trajectory.status,
         "reward": trajectory.reward,
         "rewards": trajectory.components,
@@ -252,6 +258,7 @@ def _summary(trajectory: Trajectory) -> dict[str, Any]:
         "calls": len(trajectory.calls),
         "call_errors": sum(call.observation.error for call in trajectory.calls),
         "turns": len(trajectory.turns),
+        "forced": sum(turn.forced is not None for turn in trajectory.turns),
         "tokens": trajectory.sampled_tokens,
         "generate_seconds": sum(turn.generate_seconds for turn in trajectory.turns),
         "tool_seconds": sum(turn.tool_seconds for turn in trajectory.turns),

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agentrl.algorithms import Algorithm, chosen
-from agentrl.algorithms.spec import Coefficient, Filters, Ramp
+from agentrl.algorithms import Algorithm, chosen, load, names
+from agentrl.algorithms.named import settings_of_part
+from agentrl.algorithms.spec import Coefficient, Filters, Part, Ramp
 from agentrl.config import Algorithm as Settings
 from agentrl.errors import ConfigError
+from agentrl.registry import nearest
+from agentrl.rollout.control import CONTROLS, Control
+from agentrl.train.draws import CURRICULA
 
 NO_DUAL_CLIP = 1e6
 """verl always bounds a bad token's ratio from above; this bound never acts."""
@@ -21,8 +26,13 @@ AGGREGATIONS = {
 }
 KL_FORMS = {"k1": "kl", "abs": "abs", "k2": "mse", "k3": "low_var_kl"}
 
-ELSEWHERE = ("replay", "curriculum", "shaping", "rollout")
-"""Parts that are kept elsewhere, by name, and which training does not yet carry out."""
+ELSEWHERE: Mapping[str, Mapping[str, type[Part]]] = {
+    "replay": {},
+    "curriculum": CURRICULA,
+    "shaping": {},
+    "rollout": CONTROLS,
+}
+"""Parts that are kept elsewhere, and what carries them out in training, by name."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,12 @@ class Plan:
         return self.algorithm.kl.against == "reference" and may_act(self.algorithm.kl.coefficient)
 
     @property
+    def control(self) -> Control:
+        """What is done to an episode while it is played."""
+        part = self.algorithm.rollout
+        return Control() if part is None else settings_of_part(part, "rollout", CONTROLS)
+
+    @property
     def has_critic(self) -> bool:
         """Whether verl's value model is trained beside the policy."""
         return self.algorithm.critic is not None and self.algorithm.critic.kind == "token"
@@ -72,6 +88,7 @@ def plan(settings: Settings) -> Plan:
         ConfigError: a part is unknown, or cannot act in training yet: it says which and what to do.
     """
     algorithm = chosen(settings)
+    _check_named(algorithm)
     lacking = missing(algorithm)
     if lacking:
         raise ConfigError(
@@ -93,14 +110,12 @@ def plan(settings: Settings) -> Plan:
 def missing(algorithm: Algorithm) -> dict[str, str]:
     """Parts that an algorithm has and training does not carry out, by setting: what they are."""
     found = {}
-    for name in ELSEWHERE:
+    for name, carried_out in ELSEWHERE.items():
         part = getattr(algorithm, name)
-        if part is not None:
+        if part is not None and part.name not in carried_out:
             found[name] = part.name
     if algorithm.critic is not None and algorithm.critic.kind == "utterance":
         found["critic.kind"] = "a critic of utterances"
-    if algorithm.filters.solved is not None:
-        found["filters.solved"] = "leaving out tasks that are solved"
     for name in ("adaptive_size", "adaptive_length", "inject_success"):
         if getattr(algorithm.groups, name):
             found[f"groups.{name}"] = name.replace("_", " ")
@@ -138,6 +153,23 @@ def verl_options(plan: Plan, horizon: int) -> dict[str, Any]:
         options |= plan.loss
         options[f"{actor}.loss_scale_factor"] = algorithm.aggregation.horizon or horizon
     return options
+
+
+def _check_named(algorithm: Algorithm) -> None:
+    """Refuse parts by names that no preset has, and options that what carries a part out does not have."""
+    for where, carried_out in ELSEWHERE.items():
+        part = getattr(algorithm, where)
+        if part is None:
+            continue
+        if part.name in carried_out:
+            settings_of_part(part, where, carried_out)
+            continue
+        others = [getattr(load(name), where) for name in names()]
+        known = {*carried_out, *(other.name for other in others if other is not None)}
+        if part.name not in known:
+            raise ConfigError(
+                f"There is no algorithm.{where}.name={part.name}. {nearest(part.name, sorted(known))}"
+            )
 
 
 def _verl_estimator(algorithm: Algorithm) -> str | None:

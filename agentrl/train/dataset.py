@@ -37,6 +37,14 @@ def write_tasks(env: Env, folder: Path, *, test_limit: int, train_minimum: int) 
     return len(train), len(test)
 
 
+def read_tasks(folder: Path) -> list[Task]:
+    """The training tasks that :func:`write_tasks` wrote into a run folder, repetitions included."""
+    import pyarrow.parquet
+
+    column = pyarrow.parquet.read_table(folder / "train.parquet", columns=["extra_info"])["extra_info"]
+    return [Task(**json.loads(row["task"])) for row in column.to_pylist()]
+
+
 def _write(env: Env, split: str, tasks: Iterable[Task], path: Path) -> None:
     import pyarrow
     import pyarrow.parquet

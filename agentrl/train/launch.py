@@ -21,10 +21,12 @@ from agentrl.config import TrainConfig
 from agentrl.errors import ConfigError
 from agentrl.events import FileSink, Warned
 from agentrl.registry import find_env
+from agentrl.rollout.control import check_control
 from agentrl.train import cpu
 from agentrl.train.agent_loop_file import write_agent_loop_file
 from agentrl.train.algorithm import plan
-from agentrl.train.dataset import write_tasks
+from agentrl.train.dataset import read_tasks, write_tasks
+from agentrl.train.draws import Draws, chooses
 from agentrl.train.failure import FILE, RECOVERABLE, read_failure
 from agentrl.train.resolve import resolve
 
@@ -66,10 +68,12 @@ class Training:
         settings = yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
         (self.folder / "config.yaml").write_text(settings)
         env = find_env(self.config.env, self.config.environment_options)
-        algorithm = self.config.algorithm
-        write_tasks(
-            env, self.folder, test_limit=self.config.eval.tasks, train_minimum=algorithm.tasks_per_step
-        )
+        carried_out, minimum = plan(self.config.algorithm), self.config.algorithm.tasks_per_step
+        check_control(carried_out.control, env)
+        write_tasks(env, self.folder, test_limit=self.config.eval.tasks, train_minimum=minimum)
+        if chooses(carried_out.algorithm):  # tells now what does not fit the tasks
+            tasks = read_tasks(self.folder)
+            Draws.of(carried_out.algorithm, tasks, steps=self.config.steps, seed=self.config.seed)
         write_agent_loop_file(self.folder)
         composed = resolve(self.config, model=str(self.model), run=str(self.folder))
         OmegaConf.save(composed, self.folder / "verl.yaml")

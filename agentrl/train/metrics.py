@@ -53,6 +53,7 @@ def step_metrics(
         "calls/error_share": sum(e["call_errors"] for e in episodes) / calls if calls else 0.0,
         "turns/mean": _mean(episodes, "turns"),
         "turns/interrupted": float(sum(episode["interrupted"] for episode in episodes)),
+        "turns/forced": float(sum(episode.get("forced", 0) for episode in episodes)),
         "tokens/mean": _mean(episodes, "tokens"),
         "tokens/per_second": sum(e["tokens"] for e in episodes) / rollout if rollout else 0.0,
         "truncated": sum(episode["status"] == "truncated" for episode in episodes) / max(1, len(episodes)),

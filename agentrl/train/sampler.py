@@ -46,7 +46,12 @@ class WatchfulReplayBuffer(_Woken):
     Groups whose rewards are all alike are replaced where the algorithm says so (DAPO), up to a limit. verl
     gives its own buffer these settings and a custom one none, so they come with ``sampler_kwargs``:
     ``run``, the run folder, and ``replaced_groups_of``, the tasks of a step, or 0 where no group is replaced.
+
+    Attributes:
+        on_replaced: given the rows of groups that are about to be replaced, if somebody wants them.
     """
+
+    on_replaced: Callable[[KVBatchMeta], object] | None = None
 
     def __init__(self, **settings: Any) -> None:
         tasks = int(settings["sampler_kwargs"].get("replaced_groups_of", 0))
@@ -85,6 +90,15 @@ class WatchfulReplayBuffer(_Woken):
         self.finished_keys[partition_id] -= void
         self.failure_keys[partition_id] |= void
         return super()._dapo_filtered_keys(partition_id)
+
+    def _evict_terminal_groups(self, global_steps: int, partition_id: str, eviction_reasons: Any) -> Any:
+        """verl's, after a last look at the groups that are replaced."""
+        replaced, rows = eviction_reasons[1], self.partitions[partition_id]
+        keys = [key for key in rows if "_" in key and key.split("_")[0] in replaced]
+        if keys and self.on_replaced is not None:
+            tags = [rows[key] for key in keys]
+            self.on_replaced(KVBatchMeta(partition_id=partition_id, keys=keys, tags=tags))
+        return super()._evict_terminal_groups(global_steps, partition_id, eviction_reasons)
 
 
 class StreamingReplayBuffer(_Woken, ReplayBufferAsync):

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import transfer_queue as tq
 from transfer_queue import KVBatchMeta
-from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 
@@ -35,6 +34,7 @@ from agentrl.train.algorithm import plan
 from agentrl.train.batch import TOKEN_FIELDS, fetch_rows
 from agentrl.train.certificate import Certificate
 from agentrl.train.checkpoints import clear_unsealed, prune, seal
+from agentrl.train.drawing import DrawingTrainer
 from agentrl.train.failure import check_run
 from agentrl.train.loss import agent_loss
 from agentrl.train.metrics import step_metrics
@@ -43,7 +43,7 @@ from agentrl.train.runtime import Runtime
 from agentrl.train.staleness import Examined
 
 
-class AgentTrainer(PPOTrainer):
+class AgentTrainer(DrawingTrainer):
     """Trains on the rows that the episode loop puts into TransferQueue, in whichever of verl's modes.
 
     Args:
@@ -222,7 +222,7 @@ class AgentTrainer(PPOTrainer):
             StepFinished(
                 global_steps,
                 self.total_training_steps,
-                step_metrics(rows, metrics, timing_raw, expected=expected),
+                step_metrics(rows, metrics, timing_raw, expected=expected) | self._draw_metrics(),
             )
         )
 

@@ -115,6 +115,11 @@ def test_it_measures_and_leaves_a_line_per_episode(
             ["algorithm.group_size=4", "steps=3"],
             "agentrl eval does not use algorithm, steps; leave them out.",
         ),
+        (
+            ["algorithm.rollout={name: forced_finish}", "algorithm.name=ppo"],
+            "does not use algorithm; leave it",
+        ),
+        (["algorithm.rollout={name: forced}"], "Did you mean 'forced_finish'"),
         (["--split", "dev"], "a split is train or test"),
         (["rollout.max_turn=3"], "Did you mean 'max_turns'"),
     ],
@@ -147,3 +152,13 @@ def test_a_real_engine_plays_the_episodes(environment: Path, model_by_path: None
     assert (summary["episodes"], summary["void"], summary["samples"]) == (6, 0, 2)
     assert 0 < summary["tokens"] <= 16
     assert len((run / "episodes.jsonl").read_text().splitlines()) == 6
+
+
+def test_what_an_algorithm_does_to_an_episode_is_done_here_too(
+    scripted_engine: list[dict[str, Any]], environment: Path
+) -> None:
+    """A reserve of all there is shows that the loop was told."""
+    control = "algorithm.rollout={name: forced_finish, options: {reserve: 256}}"
+    words = ["./evens.py", "model=model", "eval.tasks=1", "rollout.max_trajectory_tokens=256", control]
+    result = CliRunner().invoke(app, ["eval", *words])
+    assert result.exit_code == 2 and "rollout.max_trajectory_tokens=256 leaves none" in result.stderr

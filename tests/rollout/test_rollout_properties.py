@@ -12,10 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rollout_support import TASK, make_limits, make_tokenizer, sampled, write_call
 
-from agentrl import Env, Observation, SessionLost, ToolError, Trajectory, reward, tool
+from agentrl import Env, Observation, SessionLost, ToolError, Trajectory, Turn, reward, tool
 from agentrl.chat import Chat
 from agentrl.errors import EngineError
 from agentrl.rollout import EpisodeRunner
+from agentrl.rollout.control import CompressContext, Control, ForcedFinish
 from agentrl.rollout.policy import Generation, Sampling
 
 
@@ -152,30 +153,46 @@ def mostly(usual: int, rest: st.SearchStrategy[int]) -> st.SearchStrategy[int]:
             "retries": st.integers(0, 2),
         }
     ),
+    control=st.one_of(
+        st.just(Control()),
+        st.builds(ForcedFinish, text=st.just("Stop."), reserve=st.integers(1, 40)),
+        st.builds(CompressContext, stub=st.sampled_from(["", "old"]), keep=st.integers(1, 3)),
+    ),
 )
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_the_record_is_what_the_policy_saw_and_said(
-    lines: list[list[int]], failures: frozenset[int], rewrites: frozenset[int], limits: dict[str, int]
+    lines: list[list[int]],
+    failures: frozenset[int],
+    rewrites: frozenset[int],
+    limits: dict[str, int],
+    control: Control,
 ) -> None:
     policy = Recording(lines, failures)
     format_ = chat()
     format_.begin(rewrites)
-    bounds = make_limits(**limits)
-    runner = EpisodeRunner(Anything(), format_, policy, bounds)
+    extra = control.reserved(format_, make_limits())
+    bounds = make_limits(**{**limits, "max_trajectory_tokens": limits["max_trajectory_tokens"] + extra})
+    runner = EpisodeRunner(Anything(), format_, policy, bounds, control=control)
     episode = asyncio.run(runner.run(TASK, episode_id="e"))
     seen = policy.seen.get("e" if episode.attempts == 1 else f"e~{episode.attempts}", [])
+    if seen and not seen[-1][1].token_ids and len(seen) > sum(turn.generations for turn in episode.turns):
+        seen.pop()  # told to finish, the policy said nothing, and the record is as if it had not been told
 
     assert 1 <= episode.attempts <= bounds.retries + 1
-    assert len(episode.turns) == len(seen) <= bounds.max_turns
-    for turn, (prompt, generation) in zip(episode.turns, seen, strict=True):
-        segment = episode.segments[turn.segment]
-        span = slice(turn.start, turn.end)
-        assert segment.token_ids[: turn.start] == prompt and prompt in format_.given
+    assert len(episode.turns) <= bounds.max_turns
+    spoken = [(turn, *span) for turn in episode.turns for span in spans_of(turn)]
+    for (turn, start, end), (prompt, generation) in zip(spoken, seen, strict=True):
+        segment, span = episode.segments[turn.segment], slice(start, end)
+        assert segment.token_ids[:start] == prompt
+        assert prompt in format_.given or start > turn.start
         assert segment.token_ids[span] == generation.token_ids
         assert segment.logprobs[span] == generation.logprobs
         assert segment.versions[span] == generation.versions
-        assert turn.raw == format_.decode(generation.token_ids) and turn.stop_reason == generation.stop_reason
-        assert turn.end - turn.start <= bounds.max_turn_tokens
+        assert end - start <= (bounds.max_turn_tokens if start == turn.start else 40)
+    for turn in episode.turns:
+        assert turn.raw == format_.decode(episode.segments[turn.segment].token_ids[turn.start : turn.end])
+    last = {turn.index: generation for (turn, *_), (_, generation) in zip(spoken, seen, strict=True)}
+    assert [turn.stop_reason for turn in episode.turns] == [each.stop_reason for each in last.values()]
     assert [turn.index for turn in episode.turns] == list(range(len(episode.turns)))
     check_segments(episode, bounds.max_trajectory_tokens)
     check_samples(episode)
@@ -183,12 +200,19 @@ def test_the_record_is_what_the_policy_saw_and_said(
         assert call.observation_tokens <= bounds.max_observation_tokens
 
 
+def spans_of(turn: Turn) -> list[tuple[int, int]]:
+    """What was sampled of a turn."""
+    if turn.forced is None:
+        return [(turn.start, turn.end)]
+    return [(turn.start, turn.forced[0]), (turn.forced[1], turn.end)]
+
+
 def check_segments(episode: Trajectory, budget: int) -> None:
     """The mask is the union of the turns' spans; all else is marked as context; nothing unseen is kept."""
     for index, segment in enumerate(episode.segments):
         own = [turn for turn in episode.turns if turn.segment == index]
-        spans = {position for turn in own for position in range(turn.start, turn.end)}
-        assert sum(turn.end - turn.start for turn in own) == len(spans)
+        spans = {position for turn in own for span in spans_of(turn) for position in range(*span)}
+        assert sum(turn.sampled for turn in own) == len(spans)
         lists = (segment.token_ids, segment.mask, segment.logprobs, segment.versions)
         assert len({len(values) for values in lists}) == 1
         assert {i for i, sampled in enumerate(segment.mask) if sampled} == spans

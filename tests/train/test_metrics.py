@@ -35,6 +35,7 @@ def test_the_numbers_of_a_step() -> None:
     assert numbers == pytest.approx(
         {
             "engine/prefix_hit_rate": 0.25,
+            "turns/forced": 0.0,
             "turns/interrupted": 2.0,
             "reward/mean": 0.5,
             "success/mean": 0.5,

@@ -1,0 +1,124 @@
+"""What an algorithm does to an episode while it is played (``algorithm.rollout``), by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from agentrl.agent import AgentEnv
+from agentrl.algorithms.spec import Part
+from agentrl.chat.interruption import closing, interruption
+from agentrl.config import Rollout
+from agentrl.env import Env
+from agentrl.errors import ConfigError
+from agentrl.rollout.context import CompressedContext, Context, Tools
+from agentrl.trajectory import Message
+
+if TYPE_CHECKING:
+    from agentrl.chat import Chat
+
+
+@dataclass(frozen=True)
+class Interruption:
+    """How a turn goes on that a limit has cut off: behind these tokens, for so many more at most."""
+
+    ids: list[int]
+    max_tokens: int
+
+
+class Control(Part):
+    """The plain loop: a turn ends where it ends, and the context only grows."""
+
+    def reserved(self, chat: Chat, limits: Rollout) -> int:  # noqa: ARG002 - for others
+        """Tokens of a trajectory that only an interrupted turn may use."""
+        return 0
+
+    def interruption(
+        self, chat: Chat, limits: Rollout, prompt: Sequence[int], completion: Sequence[int]
+    ) -> Interruption | None:  # noqa: ARG002 - for others
+        """How a turn that was cut off and holds no call goes on; ``None``: it does not."""
+        return None
+
+    def context(self, chat: Chat, tools: Tools, prompt: list[int], messages: list[Message]) -> Context:
+        """What keeps an episode's context; see :class:`agentrl.rollout.context.Context`."""
+        return Context(chat, tools, prompt, messages)
+
+
+class ForcedFinish(Control):
+    """A turn that runs into its token limit is told to come to an end, and goes on.
+
+    Source: ScaleRL, arXiv:2510.13786.
+
+    The text is appended as tokens that were not sampled, then ``</think>`` if the model is still reasoning.
+    ``reserve`` tokens may be sampled behind it, beyond ``rollout.max_turn_tokens``; an episode keeps room for
+    both. A turn that already holds a call, whole or not, is not interrupted.
+    """
+
+    text: str = Field(
+        "Okay, time is up. Let me stop thinking and formulate a final answer now.", min_length=1
+    )
+    reserve: int | None = Field(
+        None, ge=1, description="tokens for the answer; by default a third of rollout.max_turn_tokens"
+    )
+
+    def answer_tokens(self, limits: Rollout) -> int:
+        """Tokens that may be sampled behind the text; ScaleRL's are 4,096 beside 12,288 of thinking."""
+        return self.reserve or max(1, limits.max_turn_tokens // 3)
+
+    def reserved(self, chat: Chat, limits: Rollout) -> int:
+        """The text, what closes reasoning, and the answer.
+
+        Raises:
+            ConfigError: they leave nothing of a trajectory.
+        """
+        longest = len(interruption(chat, [], [], self.text)) + len(closing(chat))
+        held = longest + self.answer_tokens(limits)
+        if held >= limits.max_trajectory_tokens:
+            raise ConfigError(
+                f"algorithm.rollout: forced_finish keeps {held} tokens free (its text takes up to {longest}, "
+                f"the answer {self.answer_tokens(limits)}), and rollout.max_trajectory_tokens="
+                f"{limits.max_trajectory_tokens} leaves none beside them. Raise that, or lower "
+                "algorithm.rollout.options.reserve."
+            )
+        return held
+
+    def interruption(
+        self, chat: Chat, limits: Rollout, prompt: Sequence[int], completion: Sequence[int]
+    ) -> Interruption | None:
+        """The text, and the tokens reserved for the answer."""
+        ids = interruption(chat, prompt, completion, self.text)
+        return Interruption(ids, self.answer_tokens(limits))
+
+
+class CompressContext(Control):
+    """Observations but the newest are replaced by a stub in what the policy sees.
+
+    Source: WebAgent-R1, arXiv:2505.16421.
+    """
+
+    stub: str = Field("** Simplified html **", description="what stands in place of an old observation")
+    keep: int = Field(1, ge=1, description="turns, the newest ones, whose observations stay whole")
+
+    def context(self, chat: Chat, tools: Tools, prompt: list[int], messages: list[Message]) -> Context:
+        """One that leaves old observations out."""
+        return CompressedContext(chat, tools, prompt, messages, stub=self.stub, keep=self.keep)
+
+
+CONTROLS: dict[str, type[Control]] = {"forced_finish": ForcedFinish, "compress_context": CompressContext}
+"""By ``algorithm.rollout.name``."""
+
+
+def check_control(control: Control, env: Env) -> None:
+    """Refuse what an environment cannot be played with.
+
+    Raises:
+        ConfigError: its episodes are an agent's own.
+    """
+    if isinstance(env, AgentEnv) and type(control) is not Control:
+        raise ConfigError(
+            f"Environment {env.name} has an agent of its own, which makes its contexts and decides what "
+            "follows a turn: algorithm.rollout does not apply to it. Train it with algorithm.rollout=null."
+        )
