@@ -24,8 +24,9 @@ from agentrl.rollout.policy import Policy, Sampling
 from agentrl.rollout.setting import Setting
 from agentrl.rollout.toolbox import user_code
 from agentrl.rollout.waiting import OutOfTime, within
-from agentrl.scoring import components_of, score_group
+from agentrl.scoring import components_of, grouped, score_group
 from agentrl.task import Task
+from agentrl.terms import Shape
 from agentrl.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class EpisodeRunner:
         events: where events go.
         clock: seconds, from any start; by default the event loop's time.
         keep_characters: the longest text kept of one observation, as it came in.
+        shape: makes of the environment's rewards those that are trained on; success stays what it is.
 
     Raises:
         DefinitionError: the environment's ``success`` names no reward of it, or one that may be left
@@ -63,18 +65,19 @@ class EpisodeRunner:
         events: EventSink | None = None,
         clock: Callable[[], float] | None = None,
         keep_characters: int = 1_000_000,
+        shape: Shape | None = None,
     ) -> None:
         self._terms = env.own_rewards()
-        components = components_of(self._terms)
-        _check_success(env, components)
+        self._shaped = None if shape is None else shape(self._terms)
+        _check_success(env, components_of(self._terms))
         self.env, self.limits = env, limits
-        self._grouped = any(component.per == "group" for component in components)
+        self._grouped = grouped([*self._terms, *(self._shaped or ())])
         self._groups = Groups(self._judge_group)
         self._events = events or NullSink()
         check_sight(env, chat)
         pictures = PictureStore(chat.vision, limits.max_image_pixels) if chat.vision else None
         self._setting = Setting(
-            env, chat, policy, limits, sandbox, self._events, clock, keep_characters, pictures
+            env, chat, policy, limits, sandbox, self._events, clock, keep_characters, pictures, shape
         )
         self._attempt: Callable[..., Attempt] = Attempt
         if isinstance(env, AgentEnv):
@@ -208,7 +211,7 @@ class EpisodeRunner:
         seconds = self.limits.episode_seconds
         try:
             with user_code(f"Group rewards of environment {self.env.name}"):
-                await within(score_group(counted, self._terms), seconds)
+                await within(score_group(counted, self._terms, self._shaped), seconds)
         except OutOfTime:
             problem: InfrastructureError = EpisodeTimeout(
                 f"The group rewards of environment {self.env.name} took longer than "
@@ -230,11 +233,14 @@ class EpisodeRunner:
 
 
 def succeeded(env: Env, trajectory: Trajectory) -> bool:
-    """Whether an episode counts as solved: the component ``env.success``, or else the reward, is above 0."""
+    """Whether an episode counts as solved: the component ``env.success``, or else the reward, is above 0.
+
+    It is the environment's reward that counts, whatever an algorithm makes of it.
+    """
     if trajectory.reward is None:
         return False
     if env.success is None:
-        return trajectory.reward > 0
+        return (trajectory.reward if trajectory.unshaped is None else trajectory.unshaped) > 0
     per_turn = [turn.rewards.get(env.success, 0.0) for turn in trajectory.turns]
     return max([trajectory.rewards.get(env.success, 0.0), *per_turn]) > 0
 
@@ -243,7 +249,7 @@ def _make_void(trajectory: Trajectory, problem: InfrastructureError, seconds: fl
     """Leave nothing in the record that could be taken for a judgement."""
     trajectory.status, trajectory.reason = "void", f"{type(problem).__name__}: {problem}"
     trajectory.seconds = seconds
-    trajectory.reward, trajectory.episode_reward = None, 0.0
+    trajectory.reward, trajectory.unshaped, trajectory.episode_reward = None, None, 0.0
     trajectory.rewards, trajectory.turn_reward, trajectory.missing = {}, {}, {}
     for turn in trajectory.turns:
         turn.rewards = {}

@@ -13,6 +13,7 @@ from agentrl.events import EventSink
 from agentrl.rollout.pictures import PictureStore
 from agentrl.rollout.policy import Policy, SceneAware
 from agentrl.rollout.toolbox import ToolLedger
+from agentrl.terms import Shape
 from agentrl.tool import BlockingCalls
 from agentrl.trajectory import Status
 
@@ -34,6 +35,7 @@ class Setting:
     clock: Callable[[], float] | None
     keep_characters: int
     pictures: PictureStore | None = None
+    shape: Shape | None = None
     ledger: ToolLedger = field(default_factory=ToolLedger)
     blocking: BlockingCalls = field(default_factory=BlockingCalls)
 

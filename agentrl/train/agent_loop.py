@@ -24,6 +24,7 @@ from agentrl.train.algorithm import plan
 from agentrl.train.failure import write_failure
 from agentrl.train.policy import LedgerEntry, VerlPolicy
 from agentrl.train.runtime import load_runtime
+from agentrl.train.shaping import shape_of
 from agentrl.train.staleness import Examined, StalenessRule
 from agentrl.trajectory import Sample, Trajectory
 
@@ -52,9 +53,13 @@ class EpisodeOutput(AgentLoopOutput):
 
 @dataclass
 class _Rollout:
-    """What the episodes of one process share."""
+    """What the episodes of one process share.
+
+    Held-out episodes have a runner of their own, for an algorithm may shape the rewards of the others.
+    """
 
     runner: EpisodeRunner
+    held_out: EpisodeRunner
     policy: VerlPolicy
     folder: Path
     config: TrainConfig
@@ -70,6 +75,10 @@ class _Rollout:
         rule = StalenessRule.of(self.config)
         bound = None if rule.policy == "correct" else rule.bound
         return Examined(self.first_step, self.config.steps, bound).recorded(step)
+
+    def runner_of(self, split: str) -> EpisodeRunner:
+        """What plays the episodes of a split."""
+        return self.runner if split == "train" else self.held_out
 
     def seed(self, task: Task, step: int, session: int) -> int | None:
         """What makes the episode's sampling repeatable, if the run wants that."""
@@ -93,7 +102,8 @@ def _rollout(folder: str, client: _Box, tokenizer: _Box, processor: _Box) -> _Ro
     policy = VerlPolicy(client.value, config.rollout.response_seconds)
     sees = processor.value is not None
     vision = Vision.of(tokenizer.value, processor.value.image_processor) if sees else None
-    runner = EpisodeRunner(
+    make_runner = functools.partial(
+        EpisodeRunner,
         runtime.env,
         Chat(tokenizer.value, config.rollout.renderer, vision=vision),
         policy,
@@ -101,9 +111,13 @@ def _rollout(folder: str, client: _Box, tokenizer: _Box, processor: _Box) -> _Ro
         sandbox=runtime.sandbox,
         events=runtime.events,
     )
+    carried_out = plan(config.algorithm)
+    shape = shape_of(carried_out.shaping, runtime.env, config.steps)
+    held_out = make_runner()
+    runner = held_out if shape is None else make_runner(shape=shape)
     slots = asyncio.Semaphore(config.rollout.concurrency)
-    carries = plan(config.algorithm).carries_rewards
-    return _Rollout(runner, policy, Path(folder), config, slots, carries, vision)
+    carries = carried_out.carries_rewards
+    return _Rollout(runner, held_out, policy, Path(folder), config, slots, carries, vision)
 
 
 class _Box:
@@ -138,7 +152,7 @@ class EpisodeLoop(AgentLoopBase):
         task, step = Task(**json.loads(info["task"])), int(row["global_steps"])
         episode = f"{row['uid']}_{row['session_id']}"
         try:
-            trajectory = await rollout.runner.run_in_group(
+            trajectory = await rollout.runner_of(info["split"]).run_in_group(
                 task,
                 size=rollout.group_size(info["split"]),
                 group=str(row["uid"]),
@@ -245,7 +259,8 @@ def _carry(samples: list[Sample]) -> None:
 
 
 def _summary(trajectory: Trajectory) -> dict[str, Any]:
-    return {
+    unshaped = {} if trajectory.unshaped is None else {"unshaped": trajectory.unshaped}
+    return unshaped | {
         "status": trajectory.status,
         "reward": trajectory.reward,
         "rewards": trajectory.components,

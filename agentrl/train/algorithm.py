@@ -9,6 +9,7 @@ from agentrl.algorithms import Algorithm, chosen
 from agentrl.algorithms.spec import Coefficient, Filters, Ramp
 from agentrl.config import Algorithm as Settings
 from agentrl.errors import ConfigError
+from agentrl.train.shaping import Shaping, shaping_of
 
 NO_DUAL_CLIP = 1e6
 """verl always bounds a bad token's ratio from above; this bound never acts."""
@@ -21,7 +22,7 @@ AGGREGATIONS = {
 }
 KL_FORMS = {"k1": "kl", "abs": "abs", "k2": "mse", "k3": "low_var_kl"}
 
-ELSEWHERE = ("replay", "curriculum", "shaping", "rollout")
+ELSEWHERE = ("replay", "curriculum", "rollout")
 """Parts that are kept elsewhere, by name, and which training does not yet carry out."""
 
 
@@ -33,11 +34,13 @@ class Plan:
         algorithm: its parts.
         estimator: verl's advantage estimator; ``None``: ours.
         loss: options of verl's own loss; ``None``: ours.
+        shaping: what makes the rewards that are trained on; ``None``: the environment's.
     """
 
     algorithm: Algorithm
     estimator: str | None
     loss: dict[str, Any] | None
+    shaping: Shaping | None = None
 
     @property
     def carries_rewards(self) -> bool:
@@ -87,16 +90,23 @@ def plan(settings: Settings) -> Plan:
             "algorithm.group_size must be above 1."
         )
     loss = _verl_loss(algorithm)
-    return Plan(algorithm, None if loss is None else _verl_estimator(algorithm), loss)
+    estimator = None if loss is None else _verl_estimator(algorithm)
+    return Plan(algorithm, estimator, loss, shaping_of(algorithm))
 
 
 def missing(algorithm: Algorithm) -> dict[str, str]:
-    """Parts that an algorithm has and training does not carry out, by setting: what they are."""
+    """Parts that an algorithm has and training does not carry out, by setting: what they are.
+
+    Raises:
+        ConfigError: a part is called by a name that nothing has, or one of its options does not fit.
+    """
     found = {}
     for name in ELSEWHERE:
         part = getattr(algorithm, name)
         if part is not None:
             found[name] = part.name
+    if algorithm.shaping is not None and shaping_of(algorithm) is None:
+        found["shaping"] = algorithm.shaping.name
     if algorithm.critic is not None and algorithm.critic.kind == "utterance":
         found["critic.kind"] = "a critic of utterances"
     if algorithm.filters.solved is not None:

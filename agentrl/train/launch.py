@@ -27,6 +27,7 @@ from agentrl.train.algorithm import plan
 from agentrl.train.dataset import write_tasks
 from agentrl.train.failure import FILE, RECOVERABLE, read_failure
 from agentrl.train.resolve import resolve
+from agentrl.train.shaping import shape_of
 
 RUN_VARIABLE = "AGENTRL_RUN"
 """Set in every process of a run, to the run folder; what carries it is swept at the end."""
@@ -67,6 +68,7 @@ class Training:
         (self.folder / "config.yaml").write_text(settings)
         env = find_env(self.config.env, self.config.environment_options)
         algorithm = self.config.algorithm
+        shape_of(plan(algorithm).shaping, env, self.config.steps)  # refuses rewards that do not fit
         write_tasks(
             env, self.folder, test_limit=self.config.eval.tasks, train_minimum=algorithm.tasks_per_step
         )

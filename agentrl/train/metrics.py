@@ -69,6 +69,9 @@ def step_metrics(
     cached = sum(episode["cached_tokens"] for episode in episodes)
     result["engine/prefix_hit_rate"] = cached / prompts if prompts else 0.0
     result |= _components(episodes)
+    unshaped = [episode for episode in episodes if "unshaped" in episode]
+    if unshaped:
+        result["reward/unshaped"] = _mean(unshaped, "unshaped")
     return result | {ours: float(metrics[theirs]) for theirs, ours in FROM_VERL.items() if theirs in metrics}
 
 
