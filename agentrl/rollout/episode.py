@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -95,6 +96,7 @@ class EpisodeRunner:
         temperature: float | None = None,
         top_p: float | None = None,
         progress: float = 1.0,
+        max_turns: int | None = None,
     ) -> Trajectory:
         """Play one episode to its end.
 
@@ -112,6 +114,7 @@ class EpisodeRunner:
             seed: makes sampling repeatable where the engine can.
             temperature, top_p: instead of the limits'.
             progress: the share of the training's steps that are done, for :func:`agentrl.schedule`.
+            max_turns: a tighter limit than ``rollout.max_turns``, for this episode alone.
 
         Raises:
             UsageError: the run has to stop: a tool, the environment, a reward or a setting is at fault.
@@ -123,13 +126,16 @@ class EpisodeRunner:
             stop_token_ids=tuple(chat.stop_token_ids),
             stop_strings=tuple(chat.stop_strings),
         )
-        number = 0
+        setting, number = self._setting, 0
+        if max_turns is not None and max_turns < self.limits.max_turns:
+            limits = self.limits.model_copy(update={"max_turns": max_turns})
+            setting = dataclasses.replace(setting, limits=limits)
         while True:
             number += 1
             trajectory = Trajectory(task, episode_id, group, attempts=number, progress=progress)
             # A retry goes by another name, lest a router send it back to the machine that failed.
             name = episode_id if number == 1 else f"{episode_id}~{number}"
-            attempt = self._attempt(self._setting, trajectory, sampling, seed=seed, name=name)
+            attempt = self._attempt(setting, trajectory, sampling, seed=seed, name=name)
             try:
                 await attempt.run()
             except UsageError as problem:

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetr
 from agentrl.chat import Chat
 from agentrl.chat.vision import MARKS, Vision, decoded
 from agentrl.config import TrainConfig
+from agentrl.doctor.rows import fingerprint
 from agentrl.errors import UsageError
 from agentrl.rollout import EpisodeRunner, derive_seed, succeeded
 from agentrl.store import keep_pictures
 from agentrl.task import Task
 from agentrl.train.algorithm import plan
+from agentrl.train.experience import ASKED, TURNS
 from agentrl.train.failure import write_failure
 from agentrl.train.policy import LedgerEntry, VerlPolicy
 from agentrl.train.runtime import load_runtime
@@ -66,6 +69,7 @@ class _Rollout:
     slots: asyncio.Semaphore
     carries_rewards: bool
     vision: Vision | None = None
+    replays: bool = False
     first_step: int | None = None
 
     def wants_ledger(self, step: int) -> bool:
@@ -84,8 +88,10 @@ class _Rollout:
         """What makes the episode's sampling repeatable, if the run wants that."""
         return derive_seed(self.config.seed, task.id, step, session) if self.config.rollout.seeded else None
 
-    def group_size(self, split: str) -> int:
+    def group_size(self, row: Mapping[str, Any], split: str) -> int:
         """Episodes that verl plays of a task; all of a group in this process."""
+        if ASKED in row:
+            return int(row[ASKED])
         return self.config.algorithm.group_size if split == "train" else self.config.eval.samples
 
     def progress(self, step: int, split: str) -> float:
@@ -117,7 +123,8 @@ def _rollout(folder: str, client: _Box, tokenizer: _Box, processor: _Box) -> _Ro
     runner = held_out if shape is None else make_runner(shape=shape)
     slots = asyncio.Semaphore(config.rollout.concurrency)
     carries = carried_out.carries_rewards
-    return _Rollout(runner, held_out, policy, Path(folder), config, slots, carries, vision)
+    replays = carried_out.replay is not None
+    return _Rollout(runner, held_out, policy, Path(folder), config, slots, carries, vision, replays)
 
 
 class _Box:
@@ -150,11 +157,11 @@ class EpisodeLoop(AgentLoopBase):
         """Run the row's episode; a void one has no rows, so it takes no part in its group."""
         rollout, info = self._rollout, row["extra_info"]
         task, step = Task(**json.loads(info["task"])), int(row["global_steps"])
-        episode = f"{row['uid']}_{row['session_id']}"
+        episode, size = f"{row['uid']}_{row['session_id']}", rollout.group_size(row, info["split"])
         try:
             trajectory = await rollout.runner_of(info["split"]).run_in_group(
                 task,
-                size=rollout.group_size(info["split"]),
+                size=size,
                 group=str(row["uid"]),
                 step=step,
                 split=info["split"],
@@ -162,6 +169,7 @@ class EpisodeLoop(AgentLoopBase):
                 progress=rollout.progress(step, info["split"]),
                 seed=rollout.seed(task, step, int(row["session_id"])),
                 temperature=sampling_params["temperature"],
+                max_turns=row.get(TURNS),
                 slot=rollout.slots,
             )
         except UsageError as problem:
@@ -171,7 +179,7 @@ class EpisodeLoop(AgentLoopBase):
             ledger = rollout.policy.take_ledger(episode)
         wanted = info["split"] == "train" and rollout.wants_ledger(step)
         solved = succeeded(rollout.runner.env, trajectory)
-        summary = {**_summary(trajectory), **_usage(trajectory, ledger), "success": solved}
+        summary = {**_summary(trajectory), **_usage(trajectory, ledger), "success": solved, "asked": size}
         if wanted:
             keep_pictures(rollout.folder, trajectory.pictures.values())
         return to_outputs(
@@ -180,6 +188,7 @@ class EpisodeLoop(AgentLoopBase):
             ledger if wanted else [],
             carry=rollout.carries_rewards,
             vision=rollout.vision,
+            mark=rollout.replays,
         )
 
 
@@ -190,6 +199,7 @@ def to_outputs(
     *,
     carry: bool,
     vision: Vision | None = None,
+    mark: bool = False,
 ) -> list[EpisodeOutput]:
     """An episode as verl's rows.
 
@@ -200,6 +210,7 @@ def to_outputs(
         carry: move rewards of earlier rows to the end of the last one. GRPO compares episodes by
             their last row and gives every row the same advantage, so rewards elsewhere would be lost.
         vision: the image rules of a model that is shown images.
+        mark: give rows a fingerprint, by which the doctor knows them when they are trained on again.
     """
     samples = trajectory.samples()
     if carry and len(samples) > 1:
@@ -231,11 +242,18 @@ def to_outputs(
                     "reward_extra_info": {"acc": float(summary["success"])},
                     "episode": summary,
                     "ledger": recorded,
+                    **({"fingerprint": _fingerprint(sample)} if mark else {}),
                 },
                 **(_images(sample, vision) if vision else {}),
             )
         )
     return outputs
+
+
+def _fingerprint(sample: Sample) -> str:
+    return fingerprint(
+        sample.prompt_ids, sample.response_ids, sample.mask, sample.logprobs, sample.versions, sample.rewards
+    )
 
 
 def _images(sample: Sample, vision: Vision) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from agentrl.algorithms import Algorithm, chosen
 from agentrl.algorithms.spec import Coefficient, Filters, Ramp
 from agentrl.config import Algorithm as Settings
 from agentrl.errors import ConfigError
+from agentrl.train.replay import Replay, TaskReplay, replay_of
 from agentrl.train.shaping import Shaping, shaping_of
 
 NO_DUAL_CLIP = 1e6
@@ -22,7 +23,7 @@ AGGREGATIONS = {
 }
 KL_FORMS = {"k1": "kl", "abs": "abs", "k2": "mse", "k3": "low_var_kl"}
 
-ELSEWHERE = ("replay", "curriculum", "rollout")
+ELSEWHERE = ("curriculum", "rollout")
 """Parts that are kept elsewhere, by name, and which training does not yet carry out."""
 
 
@@ -35,12 +36,14 @@ class Plan:
         estimator: verl's advantage estimator; ``None``: ours.
         loss: options of verl's own loss; ``None``: ours.
         shaping: what makes the rewards that are trained on; ``None``: the environment's.
+        replay: what of earlier steps is trained on again.
     """
 
     algorithm: Algorithm
     estimator: str | None
     loss: dict[str, Any] | None
     shaping: Shaping | None = None
+    replay: Replay | None = None
 
     @property
     def carries_rewards(self) -> bool:
@@ -89,9 +92,25 @@ def plan(settings: Settings) -> Plan:
             f"algorithm.name={algorithm.name} compares episodes of a group; "
             "algorithm.group_size must be above 1."
         )
-    loss = _verl_loss(algorithm)
+    replay = replay_of(algorithm)
+    _check_replay(algorithm, replay)
+    loss = None if replay is not None and replay.own_columns else _verl_loss(algorithm)
     estimator = None if loss is None else _verl_estimator(algorithm)
-    return Plan(algorithm, estimator, loss, shaping_of(algorithm))
+    return Plan(algorithm, estimator, loss, shaping_of(algorithm), replay)
+
+
+def _check_replay(algorithm: Algorithm, replay: Replay | None) -> None:
+    if algorithm.groups.inject_success and not isinstance(replay, TaskReplay):
+        raise ConfigError(
+            "algorithm.groups.inject_success=true takes successes from a store by task: set "
+            "algorithm.replay.name=task, or algorithm.groups.inject_success=false."
+        )
+    if replay is not None and algorithm.weights.kind != "none" and not isinstance(replay, TaskReplay):
+        raise ConfigError(
+            f"algorithm.replay.name={algorithm.replay.name if algorithm.replay else None} trains on episodes "
+            f"of other steps, and algorithm.weights.kind={algorithm.weights.kind} weighs those of one. Use "
+            "algorithm.weights.kind=none or algorithm.replay=null."
+        )
 
 
 def missing(algorithm: Algorithm) -> dict[str, str]:
@@ -107,13 +126,12 @@ def missing(algorithm: Algorithm) -> dict[str, str]:
             found[name] = part.name
     if algorithm.shaping is not None and shaping_of(algorithm) is None:
         found["shaping"] = algorithm.shaping.name
+    if algorithm.replay is not None and replay_of(algorithm) is None:
+        found["replay"] = algorithm.replay.name
     if algorithm.critic is not None and algorithm.critic.kind == "utterance":
         found["critic.kind"] = "a critic of utterances"
     if algorithm.filters.solved is not None:
         found["filters.solved"] = "leaving out tasks that are solved"
-    for name in ("adaptive_size", "adaptive_length", "inject_success"):
-        if getattr(algorithm.groups, name):
-            found[f"groups.{name}"] = name.replace("_", " ")
     return found
 
 
@@ -205,6 +223,4 @@ def _verl_loss(algorithm: Algorithm) -> dict[str, Any] | None:
 def _removal(part: str) -> str:
     if part == "critic.kind":
         return "critic.kind=token"
-    if part.startswith("groups."):
-        return f"{part}=false"
     return f"{part}=null"

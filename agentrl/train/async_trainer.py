@@ -182,7 +182,12 @@ class AsyncTrainer(AgentTrainer, PPOTrainerSeparateAsync):
             batch = self._recompute(batch, metrics)
         elif self._keeps_both():
             batch = PPOTrainerSeparateAsync._compute_old_log_prob(self, batch, metrics)
-        return batch if self._keeps_both() else take_engine_logprobs(batch)
+        if not self._keeps_both():
+            batch = take_engine_logprobs(batch)
+        return batch if self._corrects() else self._experience.restore_logprobs(batch)
+
+    def _corrects(self) -> bool:
+        return self._rule.policy == "correct" or super()._corrects()
 
     def _keeps_both(self) -> bool:
         """Whether the loss needs the current version's log-probs beside those of the one that sampled."""
