@@ -29,8 +29,7 @@ from agentrl.train.resolve import check, resolve
 from agentrl.train.sampler import MOST_BATCHES, WatchfulReplayBuffer
 from agentrl.train.trainer import SyncTrainer
 
-BESIDE = {"critic.kind": "token", "filters.solved": "null", "groups.inject_success": "false",
-          "groups.adaptive_size": "false", "groups.adaptive_length": "false"}  # fmt: skip
+BESIDE = {"critic.kind": "token", "filters.solved": "null"}
 
 
 def words(name: str) -> list[str]:
@@ -39,6 +38,9 @@ def words(name: str) -> list[str]:
         f"algorithm.{part}={BESIDE.get(part, 'null')}" for part in missing(load(name))
     ]
 
+
+WITHOUT_STORES = ["algorithm.replay=null", "algorithm.groups.inject_success=false"]
+"""Steps here are of rows alone; test_replay.py has those of whole episodes."""
 
 OURS = [name for name in names() if plan(load_config("env", words(name)).algorithm).loss is None]
 
@@ -288,7 +290,7 @@ def worker_rows(fake: FakeQueue) -> TensorDict:
 @pytest.mark.parametrize("name", OURS)
 def test_the_loss_of_a_step_and_its_gradient(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Through the worker's own function; tokens that no turn sampled, and padding rows, get no gradient."""
-    made, fake, _ = step(monkeypatch, *words(name))
+    made, fake, _ = step(monkeypatch, *words(name), *WITHOUT_STORES)
     fake.columns["ref_log_prob"] = dict(fake.columns["old_log_probs"])
     monkeypatch.setattr(PPOTrainer, "_update_actor", lambda self, batch, metrics: batch)
     made._update_actor(batch(), {})
