@@ -82,6 +82,7 @@ class Experience:
         adapts = groups.adaptive_size or groups.adaptive_length
         self._history = TaskHistory() if adapts else None
         self._old: dict[str, torch.Tensor] = {}
+        self._played: list[Session] = []
         self._counts: Counter[str] = Counter()
         self.left_out: frozenset[str] = frozenset()
         self.replaced: list[dict[str, Any]] = []
@@ -109,10 +110,12 @@ class Experience:
         Returns:
             The step's rows, those of stored episodes among them.
         """
-        self._old, self.left_out = {}, frozenset()
+        self._old, self.left_out, self._played = {}, frozenset(), []
         if self._idle:
             return batch
-        own = sessions(batch)
+        own = self._played = sessions(batch)
+        self._counts["groups"] += len({session.group for session in own})
+        self._counts["asked"] += sum({one.group: self._asked(one) for one in own}.values())
         if self._history is not None:
             for session in own:
                 self._history.add(session.task, _succeeded(session), int(session.summary["turns"]))
@@ -141,9 +144,12 @@ class Experience:
         stored = None
         if item is not None:
             stored = Rollout("stored", group, 1.0, item.version, -1, used=True)
-        asked = int(members[0].summary.get("asked", self._most))
         rng = Random(f"{self._seed}-{step}-{task}")
-        return decide(self._store.how, pool, group, stored, asked=asked, rng=rng)
+        return decide(self._store.how, pool, group, stored, asked=self._asked(members[0]), rng=rng)
+
+    def _asked(self, session: Session) -> int:
+        """Episodes that the session's group was to have."""
+        return int(session.summary.get("asked", self._most))
 
     def _replace(self, batch: KVBatchMeta, gone: Session, item: Item[Stored], *, number: int) -> KVBatchMeta:
         assert batch.partition_id is not None
@@ -160,11 +166,12 @@ class Experience:
         return batch
 
     def keep(self, batch: KVBatchMeta, step: int) -> None:
-        """Store what may be trained on again of a step whose advantages are there."""
-        if self._store is None and self._spear is None:
+        """Store what may be trained on again of the episodes that were played, once advantages are there."""
+        there = set(batch.keys)
+        own = [session for session in self._played if session.keys[0] in there]
+        if not own:
             return
         assert batch.partition_id is not None
-        own = [session for session in sessions(batch) if not session.replayed]
         if self._store is not None and self._inject:
             # One success of a group: a task's newest is what is used.
             for session in {one.group: one for one in own if _succeeded(one)}.values():
@@ -224,6 +231,8 @@ class Experience:
             told["replay/again"] = float(self._counts["replay/again"])
             told["replay/stored"] = float(len(self._spear))
             told["replay/baseline"] = self._spear.baseline
+        if self._history is not None and self._counts["groups"]:
+            told["groups/size"] = self._counts["asked"] / self._counts["groups"]
         replaced, self.replaced = self.replaced, []
         self._counts.clear()
         return told, replaced

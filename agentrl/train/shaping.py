@@ -213,17 +213,24 @@ class RouterCost(Shaping):
 
     def terms(self, own: Sequence[Term], scope: Scope) -> list[Term]:
         """The gated sum of the components ``form``, ``cost`` and ``exact`` or ``f1``."""
-        known = {component.name: component for component in components_of(own)}
-        lacking = [name for name in ("form", "cost", self.quality) if name not in known]
-        if lacking:
-            raise ConfigError(
-                f"algorithm.shaping.name=router_cost is made of rewards form, cost and {self.quality}, and "
-                f"environment {scope.env.name} has no {_listed(lacking)}. The environment route has them; "
-                "algorithm.shaping=null trains on the environment's own reward."
-            )
-        form, cost, quality = (_plain(known[name]) for name in ("form", "cost", self.quality))
+        form, cost, quality = _named(own, scope.env, "router_cost", "form", "cost", self.quality)
         right = gate(quality, then=(1 - self.share) * quality + self.share * cost)
         return [gate(form >= 0, then=right, otherwise=-1)]
+
+
+class Hybrid(Shaping):
+    """CRAFT-GUI: a weighted sum of the components ``format``, ``type`` and ``parameters`` (inferred)."""
+
+    format: float = 0.1
+    type: float = 0.4
+    parameters: float = 0.5
+    gate_on_format: bool = Field(False, description="nothing else counts where the format is 0")
+
+    def terms(self, own: Sequence[Term], scope: Scope) -> list[Term]:
+        """The sum, in the place of the environment's."""
+        form, kind, parameters = _named(own, scope.env, "hybrid", "format", "type", "parameters")
+        rest = self.type * kind + self.parameters * parameters
+        return [self.format * form + (gate(form, then=rest) if self.gate_on_format else rest)]
 
 
 SHAPINGS: Mapping[str, type[Shaping]] = {
@@ -232,6 +239,7 @@ SHAPINGS: Mapping[str, type[Shaping]] = {
     "exploration": Exploration,
     "win_rate": WinRate,
     "router_cost": RouterCost,
+    "hybrid": Hybrid,
 }
 """What training carries out, by name."""
 
@@ -280,6 +288,23 @@ def endpoint_of(options: Mapping[str, Any], part: str) -> Endpoint:
         return Endpoint(**options)
     except TypeError as problem:
         raise ConfigError(f"algorithm.{part}.options.endpoint: {problem}.") from problem
+
+
+def _named(own: Sequence[Term], env: Env, shaping: str, *names: str) -> list[Reward]:
+    """Components of an environment by name.
+
+    Raises:
+        ConfigError: it lacks one.
+    """
+    known = {component.name: component for component in components_of(own)}
+    lacking = [name for name in names if name not in known]
+    if lacking:
+        raise ConfigError(
+            f"algorithm.shaping.name={shaping} is made of the rewards {', '.join(names)}, and environment "
+            f"{env.name} has no {', '.join(lacking)}. algorithm.shaping=null trains on the environment's own "
+            "reward."
+        )
+    return [_plain(known[name]) for name in names]
 
 
 def _call_step(episode: Trajectory, turn: Turn) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import transfer_queue as tq
+from tensordict import NonTensorData
 from transfer_queue import KVBatchMeta
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
@@ -65,11 +66,6 @@ class Session:
     def number(self) -> int:
         """Its number in the group."""
         return int(self.name.rpartition("_")[2])
-
-    @property
-    def replayed(self) -> bool:
-        """Whether it was trained on before."""
-        return "replayed" in self.summary
 
     @property
     def versions(self) -> list[int]:
@@ -187,7 +183,7 @@ def _changed(batch: KVBatchMeta, keys: list[str], tags: list[dict[str, Any]]) ->
 
 
 def _plain(value: Any) -> Any:
-    return getattr(value, "data", value) if not isinstance(value, dict) else value
+    return value.data if isinstance(value, NonTensorData) else value
 
 
 def _unbound(column: Any) -> Sequence[Any]:

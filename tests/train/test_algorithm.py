@@ -39,9 +39,6 @@ def words(name: str) -> list[str]:
     ]
 
 
-WITHOUT_STORES = ["algorithm.replay=null", "algorithm.groups.inject_success=false"]
-"""Steps here are of rows alone; test_replay.py has those of whole episodes."""
-
 OURS = [name for name in names() if plan(load_config("env", words(name)).algorithm).loss is None]
 
 
@@ -290,7 +287,7 @@ def worker_rows(fake: FakeQueue) -> TensorDict:
 @pytest.mark.parametrize("name", OURS)
 def test_the_loss_of_a_step_and_its_gradient(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Through the worker's own function; tokens that no turn sampled, and padding rows, get no gradient."""
-    made, fake, _ = step(monkeypatch, *words(name), *WITHOUT_STORES)
+    made, fake, _ = step(monkeypatch, *words(name))
     fake.columns["ref_log_prob"] = dict(fake.columns["old_log_probs"])
     monkeypatch.setattr(PPOTrainer, "_update_actor", lambda self, batch, metrics: batch)
     made._update_actor(batch(), {})

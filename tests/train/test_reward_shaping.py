@@ -10,7 +10,7 @@ import pytest
 from judge_server import serving
 from rollout_support import Lines, make_runner
 
-from agentrl import Env, Segment, Task, Trajectory, Turn, reward
+from agentrl import Env, Reward, Segment, Task, Trajectory, Turn, reward
 from agentrl.algorithms import load
 from agentrl.algorithms.advantages import compute
 from agentrl.algorithms.batch import Batch
@@ -235,6 +235,21 @@ def test_the_route_environment_has_what_router_r1_is_made_of() -> None:
     assert shape is not None and "cost" in str(shape(find_env("route").own_rewards())[0])
 
 
+@pytest.mark.parametrize(
+    ("parts", "gated", "total"), [((1, 1, 0), False, 0.5), ((0, 1, 1), False, 0.9), ((0, 1, 1), True, 0)]
+)
+def test_crafts_rules(parts: tuple[int, int, int], gated: bool, total: float) -> None:
+    def component(name: str, value: float) -> Any:
+        return Reward(lambda episode: value, name, weight=0)
+
+    env = Env(
+        [], rewards=[component(n, v) for n, v in zip(("format", "type", "parameters"), parts, strict=True)]
+    )
+    words = ["algorithm.name=craft", "algorithm.curriculum=null",
+             f"algorithm.shaping.options.gate_on_format={str(gated).lower()}"]  # fmt: skip
+    assert judged([episode(0)], *words, env=env) == [pytest.approx(total)]
+
+
 class Spoke(Env):
     """Pays 1 to the first episode of a task, and counts that as success."""
 
@@ -281,7 +296,8 @@ def test_a_step_tells_what_the_rewards_were_before_they_were_shaped() -> None:
         (["algorithm.name=gra", "algorithm.shaping.options.comparator=x"], r"comparator='x'"),
         (["algorithm.name=gra", "algorithm.shaping.options.high=[right]"], "no reward 'right'"),
         (["algorithm.name=gra", "algorithm.shaping.options={calls: 0, low: []}"], "low priority"),
-        (["algorithm.name=router_r1"], "no cost, exact, form"),
+        (["algorithm.name=router_r1"], "no form, cost, exact"),
+        (["algorithm.name=craft", "algorithm.curriculum=null"], "no format, type, parameters"),
         (["algorithm.name=spo", "algorithm.shaping.options.endpoint={url: x}"], "model"),
         (["algorithm.name=rlsp", "algorithm.shaping.options.endpoint={url: x, model: m}"], "http://"),
         (["algorithm.name=verirl"], r"shaping \(trace_back\)"),
