@@ -181,10 +181,6 @@ class Experience:
 
     def _keep_good(self, batch: KVBatchMeta, own: Sequence[Session], step: int) -> None:
         assert self._spear is not None and batch.partition_id is not None
-        rewards: dict[str, list[float]] = defaultdict(list)
-        for session in own:
-            rewards[session.group].append(float(session.summary["reward"]))
-        self._spear.see(float(np.mean(values)) for values in rewards.values())
         keys = [key for session in own for key in session.keys]
         found = dict(zip(keys, columns(batch, keys, ["response_mask", "advantages"]), strict=True))
         for session in own:
@@ -198,8 +194,14 @@ class Experience:
                 self._spear.add(_item(session, stored, step, reward, advantage=mean, calls=calls))
 
     def again(self, batch: KVBatchMeta, step: int) -> Replayed | None:
-        """Episodes that are trained on again beside this batch, if there are enough of them."""
-        taken = None if self._spear is None else self._spear.take(step)
+        """Episodes of earlier steps that are trained on again now, if there are enough of them."""
+        if self._spear is None:
+            return None
+        rewards: dict[str, list[float]] = defaultdict(list)
+        for session in self._played:
+            rewards[session.group].append(float(session.summary["reward"]))
+        self._spear.see(float(np.mean(values)) for values in rewards.values())
+        taken = self._spear.take(step)
         if taken is None:
             return None
         assert batch.partition_id is not None

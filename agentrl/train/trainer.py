@@ -177,10 +177,10 @@ class AgentTrainer(PPOTrainer):
                 self.actor_rollout_wg.set_loss_fn(partial(agent_loss, algorithm=algorithm))
                 self._loss_of = algorithm
         updated: KVBatchMeta = super()._update_actor(batch, metrics)
-        self._experience.keep(updated, self.global_steps)
         again = self._experience.again(updated, self.global_steps)
         if again is not None:
             self._update_again(again, metrics)
+        self._experience.keep(updated, self.global_steps)
         return updated
 
     def _update_again(self, again: Replayed, metrics: dict[str, Any]) -> None:

@@ -227,9 +227,10 @@ GROUPS = {
 def test_spear_trains_again_on_what_is_above_the_median(monkeypatch: pytest.MonkeyPatch) -> None:
     """Means .2, .5, .5, .75, 1 have the median .5; of .4, 1 and .6 two are above it; gamma(50) of 200."""
     made = lab(monkeypatch, *SPEAR, tasks=5, size=2)
-    made.trainer.global_steps = 51
+    made.trainer.global_steps = 50
     made.step(GROUPS)
-    policy, again = made.updates
+    made.step(GROUPS)
+    _, policy, again = made.updates
     real = [key for key in again.keys if not key.startswith("pad")]
     assert len(policy.keys) == 10 and len(again.keys) == 10 and len(real) == 2
     last = {row["rm_scores"].sum().item(): row for key, row in again.rows.items() if key in real}
@@ -240,7 +241,9 @@ def test_spear_trains_again_on_what_is_above_the_median(monkeypatch: pytest.Monk
     padding = [row for key, row in again.rows.items() if key not in real]
     assert all(not row["loss_shares"].any() and len(row["old_log_probs"]) == 1 for row in padding)
     told, _ = made.trainer._experience.take_told()
-    assert (told["replay/again"], told["replay/stored"], told["replay/baseline"]) == (2, 0, 0.5)
+    assert (told["replay/again"], told["replay/stored"], told["replay/baseline"]) == (2, 3, 0.5)
+    steps = [row["extra_fields"]["episode"]["replayed"]["step"] for row in last.values()]
+    assert steps == [50, 50]  # the buffer is empty then, but for what this step played
     assert not set(again.keys) & set(made.queue.rows)
 
 
@@ -254,7 +257,9 @@ def test_spear_waits_for_its_buffer_and_its_schedule(monkeypatch: pytest.MonkeyP
     assert (len(buffer), buffer.baseline) == (3, 0.5)
     resumed.trainer.global_steps = 5
     resumed.step(GROUPS)
-    _, again = resumed.updates
+    assert len(resumed.updates) == 1 and len(buffer) == 6  # two of three are above the median
+    resumed.step(GROUPS)
+    again = resumed.updates[-1]
     assert len([key for key in again.keys if not key.startswith("pad")]) == 4
     late = lab(monkeypatch, *SPEAR, tasks=5, size=2)
     late.trainer._experience.load(tmp_path / "one")
