@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from agentrl.errors import DefinitionError, NoVerdict, UserCodeError
 from agentrl.reward import Reward
 from agentrl.terms import Amount, Term
-from agentrl.trajectory import Trajectory
+from agentrl.trajectory import Trajectory, Turn
 
 
 def components_of(terms: Iterable[Term]) -> list[Reward]:
@@ -28,10 +28,23 @@ def components_of(terms: Iterable[Term]) -> list[Reward]:
     return list(found.values())
 
 
-async def score_episode(episode: Trajectory, terms: Sequence[Term]) -> None:
+def grouped(terms: Iterable[Term]) -> bool:
+    """Whether terms use a component that is of a whole group."""
+    return any(component.per == "group" for component in components_of(terms))
+
+
+async def score_episode(
+    episode: Trajectory, terms: Sequence[Term], shaped: Sequence[Term] | None = None
+) -> None:
     """Fill in an episode's rewards: components by name, per turn, and the sum that is trained on.
 
     Components per group are left open; :func:`score_group` fills them in.
+
+    Args:
+        episode: as it was played.
+        terms: the environment's.
+        shaped: what an algorithm makes of them and is trained on in their place. They are asked when the sum
+            of the environment's is known, which is kept as ``episode.unshaped``.
 
     Raises:
         NoVerdict: a component has no value and must not be left out, or none has one.
@@ -39,42 +52,75 @@ async def score_episode(episode: Trajectory, terms: Sequence[Term]) -> None:
     """
     components = components_of(terms)
     for component in components:
-        if component.per == "turn":
-            for turn in episode.turns:
-                try:
-                    turn.rewards[component.name] = await component.score(episode, turn)
-                except NoVerdict as problem:
-                    _leave_out(component, problem, [episode])
-        elif component.per == "episode":
-            try:
-                episode.rewards[component.name] = await component.score(episode)
-            except NoVerdict as problem:
-                _leave_out(component, problem, [episode])
-    add_up(episode, terms, complete=all(component.per != "group" for component in components))
+        await _measure(component, episode)
+    whole = all(component.per != "group" for component in components)
+    add_up(episode, terms, complete=whole)
+    if shaped is not None and whole:
+        episode.unshaped = episode.reward
+        if not grouped(shaped):
+            await _shape([episode], components, shaped)
 
 
-async def score_group(episodes: Sequence[Trajectory], terms: Sequence[Term]) -> None:
+async def score_group(
+    episodes: Sequence[Trajectory], terms: Sequence[Term], shaped: Sequence[Term] | None = None
+) -> None:
     """Fill in what depends on all episodes of a task, and each one's sum.
 
     Args:
         episodes: those that count, at least one, each judged by :func:`score_episode`.
         terms: the environment's.
+        shaped: see :func:`score_episode`.
 
     Raises:
         NoVerdict: a component has no value and must not be left out, or none has one.
         UserCodeError: a component failed.
     """
-    for component in components_of(terms):
+    components = components_of(terms)
+    for component in components:
         if component.per == "group":
-            try:
-                values = await component.score_group(episodes)
-            except NoVerdict as problem:
-                _leave_out(component, problem, episodes)
-                continue
-            for episode, value in zip(episodes, values, strict=True):
-                episode.rewards[component.name] = value
+            await _compare(component, episodes)
     for episode in episodes:
         add_up(episode, terms)
+    if shaped is not None:
+        for episode in episodes:
+            episode.unshaped = episode.reward
+        await _shape(episodes, components, shaped)
+
+
+async def _shape(episodes: Sequence[Trajectory], known: Sequence[Reward], shaped: Sequence[Term]) -> None:
+    """Measure what shaped terms use beside the known components, and add them up."""
+    names = {component.name for component in known}
+    for component in components_of(shaped):
+        if component.name in names:
+            continue
+        if component.per == "group":
+            await _compare(component, episodes)
+        else:
+            for episode in episodes:
+                await _measure(component, episode)
+    for episode in episodes:
+        add_up(episode, shaped)
+
+
+async def _measure(component: Reward, episode: Trajectory) -> None:
+    places: Mapping[str, Sequence[Turn | None]] = {"turn": episode.turns, "episode": [None]}
+    for turn in places.get(component.per, ()):
+        try:
+            value = await component.score(episode, turn)
+        except NoVerdict as problem:
+            _leave_out(component, problem, [episode])
+        else:
+            (episode if turn is None else turn).rewards[component.name] = value
+
+
+async def _compare(component: Reward, episodes: Sequence[Trajectory]) -> None:
+    try:
+        values = await component.score_group(episodes)
+    except NoVerdict as problem:
+        _leave_out(component, problem, episodes)
+        return
+    for episode, value in zip(episodes, values, strict=True):
+        episode.rewards[component.name] = value
 
 
 def add_up(episode: Trajectory, terms: Sequence[Term], *, complete: bool = True) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -110,6 +110,10 @@ class Term(ABC):
 
     def __le__(self, other: Term | float) -> Term:
         return Above(term(other), self, or_equal=True)
+
+
+Shape = Callable[[Sequence[Term]], list[Term]]
+"""What an algorithm makes of an environment's terms, to be trained on in their place."""
 
 
 def term(value: Term | float) -> Term:

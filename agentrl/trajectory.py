@@ -208,6 +208,7 @@ class Trajectory:
         rewards: components per episode and per group, by name, unweighted.
         missing: components without a verdict, by name: why.
         reward: the sum that is trained on; ``None`` when void.
+        unshaped: the sum by the environment alone, where an algorithm makes another one of it.
         attempts: how many times the episode was started.
         seconds: how long the last attempt took.
         metadata: whatever the environment recorded.
@@ -226,6 +227,7 @@ class Trajectory:
     reason: str = ""
     rewards: dict[str, float] = field(default_factory=dict)
     reward: float | None = None
+    unshaped: float | None = None
     attempts: int = 1
     seconds: float = 0.0
     metadata: dict[str, Any] = field(default_factory=dict)

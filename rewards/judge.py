@@ -110,7 +110,7 @@ class Judge(Reward):
     def messages(self, episode: Trajectory, turn: Turn | None = None) -> list[dict[str, str]]:
         """What the judge is sent."""
         answer = episode.final_text if turn is None else turn.text
-        dialogue = _dialogue(episode) if "{dialogue" in self.prompt else ""
+        dialogue = dialogue_of(episode) if "{dialogue" in self.prompt else ""
         # Text that holds its own digest cannot be written, so the policy cannot close the mark.
         digest = hashlib.sha256((answer + dialogue).encode(errors="replace")).hexdigest()[:16]
         mark = f"work-{digest}"
@@ -128,10 +128,15 @@ class Judge(Reward):
         ]
 
     def _cut(self, text: str) -> str:
-        if len(text) <= self.characters:
-            return text
-        half = self.characters // 2
-        return f"{text[:half]}\n[{len(text) - 2 * half} characters left out]\n{text[-half:]}"
+        return shortened(text, self.characters)
+
+
+def shortened(text: str, characters: int) -> str:
+    """Head and tail of a text that is longer than that."""
+    if len(text) <= characters:
+        return text
+    half = characters // 2
+    return f"{text[:half]}\n[{len(text) - 2 * half} characters left out]\n{text[-half:]}"
 
 
 def _check_prompt(name: str, prompt: str) -> None:
@@ -154,7 +159,7 @@ def _listed(fields: Sequence[str]) -> str:
     return ", ".join(f"{{{field}}}" for field in fields)
 
 
-def _dialogue(episode: Trajectory) -> str:
+def dialogue_of(episode: Trajectory) -> str:
     """What the model said and was answered, one message after another."""
     lines = []
     for turn in episode.turns:

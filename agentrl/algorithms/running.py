@@ -25,6 +25,11 @@ class RunningPercentile:
         self._seen.extend(float(number) for number in numbers)
 
     @property
+    def seen(self) -> list[float]:
+        """The numbers it is of, the oldest first."""
+        return list(self._seen)
+
+    @property
     def value(self) -> float:
         """The percentile; 0 before anything was seen."""
         return float(np.percentile(self._seen, self._percent)) if self._seen else 0.0

@@ -189,7 +189,9 @@ class Groups(Part):
 
     adaptive_size: bool = Field(False, description="fewer episodes of a task that often succeeds (DART)")
     adaptive_length: bool = Field(False, description="no longer than the task's longest success (DART)")
-    inject_success: bool = Field(False, description="a stored success joins a group that failed as a whole")
+    inject_success: bool = Field(
+        False, description="a stored success takes a place in a group that failed as a whole"
+    )
 
 
 class Staleness(Part):

@@ -20,7 +20,12 @@ def tool_reward(call_turns: int, step: float, *, steps: float = 200) -> float:
     """``min(0.1 n, 1) * (cos(pi t / T2) + 1) / 2`` for ``n`` turns with calls; 0 from ``T2`` on."""
     if call_turns < 0:
         raise DefinitionError(f"call_turns={call_turns} must not be negative.")
-    return min(0.1 * call_turns, 1.0) * (math.cos(math.pi * _share(step, steps)) + 1) / 2
+    return min(0.1 * call_turns, 1.0) * fade(step, steps=steps)
+
+
+def fade(step: float, *, steps: float = 200) -> float:
+    """``(cos(pi t / T2) + 1) / 2``: 1 at first, 0 from ``T2`` on."""
+    return (math.cos(math.pi * _share(step, steps)) + 1) / 2
 
 
 def tool_bonus(until: float = 1.0) -> Term:

@@ -27,7 +27,16 @@ from agentrl.doctor.images import (
     placeholders_match,
     positions_match,
 )
-from agentrl.doctor.rows import Row, Wrong, by_episode, comparable, logprob_gaps, placed, sampled
+from agentrl.doctor.rows import (
+    Row,
+    Wrong,
+    by_episode,
+    comparable,
+    fingerprint,
+    logprob_gaps,
+    placed,
+    sampled,
+)
 
 LOGPROB_MEAN_TOLERANCE = 0.02
 """Largest mean of ``|trainer - engine|`` over a step's sampled tokens, in nats."""
@@ -72,21 +81,30 @@ def examine_step(
     """Run all checks on a step's rows.
 
     Args:
-        rows: every row the trainer used, without padding.
+        rows: every row the trainer used, without padding. Those that were trained on before are examined
+            as such: against their fingerprint, and not against this step's policy.
         step: for the report.
         algorithm: how advantages were made.
         vision: the image rules of a model that is shown images.
         bound: updates by which a token may be behind; ``None`` where there is but one version at a time.
         recomputed: versions whose log-probs the trainer recomputed with their own weights; ``None``: all.
     """
+    every = rows
+    again = [row for row in every if row.replayed is not None]
+    members = [row for row in every if row.replayed is None or row.replayed["member"]]
+    rows = [row for row in every if row.replayed is None]
     checks = [
         _run("trained tokens are the sampled tokens", lambda: tokens_match(rows)),
         _run("the mask covers exactly the sampled spans", lambda: mask_matches(rows, algorithm)),
         _run("the engine's log-probs arrived unchanged", lambda: logprobs_arrived(rows)),
         _run("the trainer recomputes the engine's log-probs", lambda: logprobs_agree(rows, recomputed)),
-        _run("rewards arrived whole, at sampled tokens", lambda: rewards_match(rows)),
-        _run("no void episode in a baseline", lambda: baselines_match(rows, algorithm)),
+        _run("rewards arrived whole, at sampled tokens", lambda: rewards_match(every)),
+        _run("no void episode in a baseline", lambda: baselines_match(members, algorithm)),
     ]
+    if again:
+        corrected = recomputed is not None and bound is None
+        name = "what is trained on again is what was sampled"
+        checks.append(_run(name, lambda: replayed_match(again, algorithm, step=step, corrected=corrected)))
     if recomputed is not None:
         name = "every token's version is known, and within the bound"
         checks.append(_run(name, lambda: versions_match(rows, step=step, bound=bound)))
@@ -227,7 +245,8 @@ def versions_match(rows: Sequence[Row], *, step: int, bound: int | None) -> str:
 
 def rewards_match(rows: Sequence[Row]) -> str:
     """An episode's reward is the sum over its rows, and all of it lies on sampled tokens."""
-    for session, own in by_episode(rows).items():
+    episodes = by_episode(rows, recorded=False)
+    for session, own in episodes.items():
         total = sum(float(row.columns["rm_scores"].sum()) for row in own)
         if not np.isclose(total, own[0].episode["reward"], atol=1e-4):
             raise Wrong(
@@ -236,7 +255,51 @@ def rewards_match(rows: Sequence[Row]) -> str:
         for row in own:
             if np.any(row.columns["rm_scores"][~sampled(row)] != 0):
                 raise Wrong(f"row {row.key}: a reward lies on a token that was not sampled")
-    return f"mean reward {np.mean([own[0].episode['reward'] for own in by_episode(rows).values()]):.3f}"
+    return f"mean reward {np.mean([own[0].episode['reward'] for own in episodes.values()]):.3f}"
+
+
+def replayed_match(rows: Sequence[Row], algorithm: Settings, *, step: int, corrected: bool) -> str:
+    """Rows of earlier steps are token for token what was sampled then, with that policy's log-probs.
+
+    Their fingerprint was made where the episode was played. Where nothing corrects for the difference of the
+    policies, the old log-probs, around which PPO clips, are those of the policy that sampled.
+
+    Args:
+        rows: those alone that were trained on before.
+        algorithm: how advantages were made.
+        step: the step that is examined.
+        corrected: whether importance weights make up for who sampled, whatever the algorithm says.
+    """
+    how = chosen(algorithm)
+    gaps, oldest = [], step
+    for row in rows:
+        assert row.replayed is not None
+        columns, played = row.columns, int(row.replayed["step"])
+        found = fingerprint(
+            columns["prompts"], columns["responses"], columns["response_mask"],
+            columns["rollout_log_probs"], columns["versions"], columns["rm_scores"],
+        )  # fmt: skip
+        if row.fingerprint is None or found != row.fingerprint:
+            raise Wrong(f"row {row.key}: it differs from what was sampled in step {played} or before")
+        versions = columns["versions"][sampled(row)]
+        if played >= step or versions.min() < 0 or versions.max() >= played:
+            raise Wrong(
+                f"row {row.key}: it has versions {versions.min()} to {versions.max()}, as trained on in step "
+                f"{played}, and this is step {step}"
+            )
+        if how.critic is None and np.any(columns["advantages"][~sampled(row)] != 0):
+            raise Wrong(f"row {row.key}: tokens that were not sampled have an advantage")
+        gaps.append(np.abs(columns["old_log_probs"] - columns["rollout_log_probs"])[sampled(row)])
+        oldest = min(oldest, played)
+    gap = float(np.concatenate(gaps).mean())
+    if not np.isfinite(gap):
+        raise Wrong("there are log-probs that are not finite")
+    told = f"{len(rows)} rows of step {oldest} and later are identical"
+    if corrected or how.correction.kind != "none":
+        return told
+    if gap > LOGPROB_MEAN_TOLERANCE:
+        raise Wrong(f"|old - engine| is {gap:.2g} on average; the tolerance is {LOGPROB_MEAN_TOLERANCE:g}")
+    return f"{told}; |old - engine|: mean {gap:.2g} (tolerance {LOGPROB_MEAN_TOLERANCE:g})"
 
 
 def baselines_match(rows: Sequence[Row], algorithm: Settings) -> str:
@@ -247,7 +310,7 @@ def baselines_match(rows: Sequence[Row], algorithm: Settings) -> str:
     for row in rows:
         if row.episode["status"] == "void" or row.episode["reward"] is None:
             raise Wrong(f"row {row.key} belongs to a void episode")
-    episodes = by_episode(rows)
+    episodes = by_episode(rows, recorded=False)
     how = chosen(algorithm)
     if not _recomputable(how):
         return f"{len(episodes)} episodes, none void"
@@ -286,6 +349,12 @@ def group_advantages(rewards_G: np.ndarray[Any, Any], how: Advantage) -> np.ndar
     return np.asarray(centred / (spread + how.epsilon))
 
 
+def _leaves_out(algorithm: Algorithm) -> bool:
+    """Whether a replay may leave episodes that were played out of baselines."""
+    options = {} if algorithm.replay is None else algorithm.replay.options
+    return options.get("newest_versions") is not None or options.get("least") is not None
+
+
 def _recomputable(algorithm: Algorithm) -> bool:
     """Whether advantages follow from a group's rewards alone."""
     how = algorithm.advantage
@@ -295,4 +364,5 @@ def _recomputable(algorithm: Algorithm) -> bool:
         and how.baseline in ("mean", "leave_one_out")
         and how.scale in ("none", "group_std")
         and kept_all(algorithm.filters)
+        and not _leaves_out(algorithm)
     )

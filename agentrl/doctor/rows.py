@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 class Wrong(Exception):
@@ -28,6 +30,7 @@ class Row:
             images also ``position_ids`` ``[4, P + R]``.
         grids: the patches of each of its images, in time, down and across.
         pixels: fingerprints of the trainer's pixel values, image by image.
+        fingerprint: of the row as it was sampled; see :func:`fingerprint`.
     """
 
     key: str
@@ -36,6 +39,13 @@ class Row:
     columns: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
     grids: list[list[int]] = field(default_factory=list)
     pixels: list[str] = field(default_factory=list)
+    fingerprint: str | None = None
+
+    @property
+    def replayed(self) -> Mapping[str, Any] | None:
+        """Of a row that was trained on before: in which ``step``; whether it is a ``member`` of a group."""
+        found: Mapping[str, Any] | None = self.episode.get("replayed")
+        return found
 
     @property
     def group(self) -> str:
@@ -53,8 +63,29 @@ class Row:
         return int(self.key.rpartition("_")[2])
 
 
-def by_episode(rows: Sequence[Row]) -> dict[str, list[Row]]:
+def fingerprint(
+    prompts: ArrayLike,
+    responses: ArrayLike,
+    mask: ArrayLike,
+    logprobs: ArrayLike,
+    versions: ArrayLike,
+    rewards: ArrayLike,
+) -> str:
+    """A digest of a row: made where the episode was played, and compared when the row is trained on again."""
+    numbers = hashlib.sha256()
+    for ids in (prompts, responses, mask, versions):
+        numbers.update(np.asarray(ids, dtype=np.int64).tobytes() + b"|")
+    for values in (logprobs, rewards):
+        numbers.update(np.asarray(values, dtype=np.float32).tobytes() + b"|")
+    return numbers.hexdigest()
+
+
+def by_episode(rows: Sequence[Row], *, recorded: bool = True) -> dict[str, list[Row]]:
     """Rows by episode, each in order.
+
+    Args:
+        rows: of a step.
+        recorded: whether each must have a ledger; those that are trained on again have none.
 
     Raises:
         Wrong: there are none, or an episode has no ledger to compare with.
@@ -65,7 +96,7 @@ def by_episode(rows: Sequence[Row]) -> dict[str, list[Row]]:
     if not episodes:
         raise Wrong("the step has no rows to examine")
     for session, own in episodes.items():
-        if not own[0].ledger:
+        if recorded and not own[0].ledger:
             raise Wrong(f"episode {session} has no record of what the engine sampled")
     return episodes
 

@@ -378,7 +378,9 @@ class Attempt:
         seconds = self._limits.episode_seconds
         try:
             with user_code(f"Rewards of environment {env.name}"):
-                await within(score_episode(self._trajectory, env.own_rewards()), seconds)
+                terms, shape = env.own_rewards(), self._setting.shape
+                shaped = None if shape is None else shape(terms)
+                await within(score_episode(self._trajectory, terms, shaped), seconds)
         except OutOfTime:
             raise EpisodeTimeout(
                 f"The rewards of environment {env.name} took longer than rollout.episode_seconds={seconds:g}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -25,8 +26,9 @@ from agentrl.rollout.policy import Policy, Sampling
 from agentrl.rollout.setting import Setting
 from agentrl.rollout.toolbox import user_code
 from agentrl.rollout.waiting import OutOfTime, within
-from agentrl.scoring import components_of, score_group
+from agentrl.scoring import components_of, grouped, score_group
 from agentrl.task import Task
+from agentrl.terms import Shape
 from agentrl.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class EpisodeRunner:
         clock: seconds, from any start; by default the event loop's time.
         keep_characters: the longest text kept of one observation, as it came in.
         control: what an algorithm does to episodes while they are played; ``None``: nothing.
+        shape: makes of the environment's rewards those that are trained on; success stays what it is.
 
     Raises:
         ConfigError: the control does not go with the environment or the limits.
@@ -67,12 +70,13 @@ class EpisodeRunner:
         clock: Callable[[], float] | None = None,
         keep_characters: int = 1_000_000,
         control: Control | None = None,
+        shape: Shape | None = None,
     ) -> None:
         self._terms = env.own_rewards()
-        components = components_of(self._terms)
-        _check_success(env, components)
+        self._shaped = None if shape is None else shape(self._terms)
+        _check_success(env, components_of(self._terms))
         self.env, self.limits = env, limits
-        self._grouped = any(component.per == "group" for component in components)
+        self._grouped = grouped([*self._terms, *(self._shaped or ())])
         self._groups = Groups(self._judge_group)
         self._events = events or NullSink()
         check_sight(env, chat)
@@ -81,7 +85,7 @@ class EpisodeRunner:
         control.reserved(chat, limits)
         pictures = PictureStore(chat.vision, limits.max_image_pixels) if chat.vision else None
         self._setting = Setting(
-            env, chat, policy, limits, sandbox, self._events, clock, keep_characters, pictures, control
+            env, chat, policy, limits, sandbox, self._events, clock, keep_characters, pictures, control, shape
         )
         self._attempt: Callable[..., Attempt] = Attempt
         if isinstance(env, AgentEnv):
@@ -99,6 +103,7 @@ class EpisodeRunner:
         temperature: float | None = None,
         top_p: float | None = None,
         progress: float = 1.0,
+        max_turns: int | None = None,
     ) -> Trajectory:
         """Play one episode to its end.
 
@@ -116,6 +121,7 @@ class EpisodeRunner:
             seed: makes sampling repeatable where the engine can.
             temperature, top_p: instead of the limits'.
             progress: the share of the training's steps that are done, for :func:`agentrl.schedule`.
+            max_turns: a tighter limit than ``rollout.max_turns``, for this episode alone.
 
         Raises:
             UsageError: the run has to stop: a tool, the environment, a reward or a setting is at fault.
@@ -127,13 +133,16 @@ class EpisodeRunner:
             stop_token_ids=tuple(chat.stop_token_ids),
             stop_strings=tuple(chat.stop_strings),
         )
-        number = 0
+        setting, number = self._setting, 0
+        if max_turns is not None and max_turns < self.limits.max_turns:
+            limits = self.limits.model_copy(update={"max_turns": max_turns})
+            setting = dataclasses.replace(setting, limits=limits)
         while True:
             number += 1
             trajectory = Trajectory(task, episode_id, group, attempts=number, progress=progress)
             # A retry goes by another name, lest a router send it back to the machine that failed.
             name = episode_id if number == 1 else f"{episode_id}~{number}"
-            attempt = self._attempt(self._setting, trajectory, sampling, seed=seed, name=name)
+            attempt = self._attempt(setting, trajectory, sampling, seed=seed, name=name)
             try:
                 await attempt.run()
             except UsageError as problem:
@@ -215,7 +224,7 @@ class EpisodeRunner:
         seconds = self.limits.episode_seconds
         try:
             with user_code(f"Group rewards of environment {self.env.name}"):
-                await within(score_group(counted, self._terms), seconds)
+                await within(score_group(counted, self._terms, self._shaped), seconds)
         except OutOfTime:
             problem: InfrastructureError = EpisodeTimeout(
                 f"The group rewards of environment {self.env.name} took longer than "
@@ -237,11 +246,14 @@ class EpisodeRunner:
 
 
 def succeeded(env: Env, trajectory: Trajectory) -> bool:
-    """Whether an episode counts as solved: the component ``env.success``, or else the reward, is above 0."""
+    """Whether an episode counts as solved: the component ``env.success``, or else the reward, is above 0.
+
+    It is the environment's reward that counts, whatever an algorithm makes of it.
+    """
     if trajectory.reward is None:
         return False
     if env.success is None:
-        return trajectory.reward > 0
+        return (trajectory.reward if trajectory.unshaped is None else trajectory.unshaped) > 0
     per_turn = [turn.rewards.get(env.success, 0.0) for turn in trajectory.turns]
     return max([trajectory.rewards.get(env.success, 0.0), *per_turn]) > 0
 
@@ -250,7 +262,7 @@ def _make_void(trajectory: Trajectory, problem: InfrastructureError, seconds: fl
     """Leave nothing in the record that could be taken for a judgement."""
     trajectory.status, trajectory.reason = "void", f"{type(problem).__name__}: {problem}"
     trajectory.seconds = seconds
-    trajectory.reward, trajectory.episode_reward = None, 0.0
+    trajectory.reward, trajectory.unshaped, trajectory.episode_reward = None, None, 0.0
     trajectory.rewards, trajectory.turn_reward, trajectory.missing = {}, {}, {}
     for turn in trajectory.turns:
         turn.rewards = {}

@@ -14,6 +14,7 @@ from agentrl.rollout.control import Control
 from agentrl.rollout.pictures import PictureStore
 from agentrl.rollout.policy import Policy, SceneAware
 from agentrl.rollout.toolbox import ToolLedger
+from agentrl.terms import Shape
 from agentrl.tool import BlockingCalls
 from agentrl.trajectory import Status
 
@@ -36,6 +37,7 @@ class Setting:
     keep_characters: int
     pictures: PictureStore | None = None
     control: Control = field(default_factory=Control)
+    shape: Shape | None = None
     ledger: ToolLedger = field(default_factory=ToolLedger)
     blocking: BlockingCalls = field(default_factory=BlockingCalls)
 

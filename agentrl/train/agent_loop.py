@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,17 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetr
 from agentrl.chat import Chat
 from agentrl.chat.vision import MARKS, Vision, decoded
 from agentrl.config import TrainConfig
+from agentrl.doctor.rows import fingerprint
 from agentrl.errors import UsageError
 from agentrl.rollout import Admission, EpisodeRunner, MemoryGauge, derive_seed, succeeded
 from agentrl.store import keep_pictures
 from agentrl.task import Task
 from agentrl.train.algorithm import plan
+from agentrl.train.experience import ASKED, TURNS
 from agentrl.train.failure import write_failure
 from agentrl.train.policy import LedgerEntry, VerlPolicy
 from agentrl.train.runtime import load_runtime
+from agentrl.train.shaping import shape_of
 from agentrl.train.staleness import Examined, StalenessRule
 from agentrl.trajectory import Sample, Trajectory
 
@@ -51,15 +55,20 @@ class EpisodeOutput(AgentLoopOutput):
 
 @dataclass
 class _Rollout:
-    """What the episodes of one process share."""
+    """What the episodes of one process share.
+
+    Held-out episodes have a runner of their own, for an algorithm may shape the rewards of the others.
+    """
 
     runner: EpisodeRunner
+    held_out: EpisodeRunner
     policy: VerlPolicy
     folder: Path
     config: TrainConfig
     admission: Admission
     carries_rewards: bool
     vision: Vision | None = None
+    replays: bool = False
     first_step: int | None = None
 
     def wants_ledger(self, step: int) -> bool:
@@ -70,12 +79,18 @@ class _Rollout:
         bound = None if rule.policy == "correct" else rule.bound
         return Examined(self.first_step, self.config.steps, bound).recorded(step)
 
+    def runner_of(self, split: str) -> EpisodeRunner:
+        """What plays the episodes of a split."""
+        return self.runner if split == "train" else self.held_out
+
     def seed(self, task: Task, step: int, session: int) -> int | None:
         """What makes the episode's sampling repeatable, if the run wants that."""
         return derive_seed(self.config.seed, task.id, step, session) if self.config.rollout.seeded else None
 
-    def group_size(self, split: str) -> int:
+    def group_size(self, row: Mapping[str, Any], split: str) -> int:
         """Episodes that verl plays of a task; all of a group in this process."""
+        if ASKED in row:
+            return int(row[ASKED])
         return self.config.algorithm.group_size if split == "train" else self.config.eval.samples
 
     def progress(self, step: int, split: str) -> float:
@@ -92,7 +107,8 @@ def _rollout(folder: str, client: _Box, tokenizer: _Box, processor: _Box) -> _Ro
     policy = VerlPolicy(client.value, config.rollout.response_seconds)
     sees = processor.value is not None
     vision = Vision.of(tokenizer.value, processor.value.image_processor) if sees else None
-    runner = EpisodeRunner(
+    make_runner = functools.partial(
+        EpisodeRunner,
         runtime.env,
         Chat(tokenizer.value, config.rollout.renderer, vision=vision),
         policy,
@@ -101,8 +117,20 @@ def _rollout(folder: str, client: _Box, tokenizer: _Box, processor: _Box) -> _Ro
         events=runtime.events,
         control=carried_out.control,
     )
-    admission = Admission(config.rollout.concurrency, [MemoryGauge()])
-    return _Rollout(runner, policy, Path(folder), config, admission, carried_out.carries_rewards, vision)
+    shape = shape_of(carried_out.shaping, runtime.env, config.steps)
+    held_out = make_runner()
+    runner = held_out if shape is None else make_runner(shape=shape)
+    return _Rollout(
+        runner,
+        held_out,
+        policy,
+        Path(folder),
+        config,
+        Admission(config.rollout.concurrency, [MemoryGauge()]),
+        carried_out.carries_rewards,
+        vision,
+        replays=carried_out.replay is not None,
+    )
 
 
 class _Box:
@@ -139,11 +167,11 @@ class EpisodeLoop(AgentLoopBase):
         """Run the row's episode; a void one has no rows, so it takes no part in its group."""
         rollout, info = self._rollout, row["extra_info"]
         task, step = Task(**json.loads(info["task"])), int(row["global_steps"])
-        episode = f"{row['uid']}_{row['session_id']}"
+        episode, size = f"{row['uid']}_{row['session_id']}", rollout.group_size(row, info["split"])
         try:
-            trajectory = await rollout.runner.run_in_group(
+            trajectory = await rollout.runner_of(info["split"]).run_in_group(
                 task,
-                size=rollout.group_size(info["split"]),
+                size=size,
                 group=str(row["uid"]),
                 step=step,
                 split=info["split"],
@@ -151,6 +179,7 @@ class EpisodeLoop(AgentLoopBase):
                 progress=rollout.progress(step, info["split"]),
                 seed=rollout.seed(task, step, int(row["session_id"])),
                 temperature=sampling_params["temperature"],
+                max_turns=row.get(TURNS),
                 slot=rollout.admission.place(),
             )
         except UsageError as problem:
@@ -160,7 +189,7 @@ class EpisodeLoop(AgentLoopBase):
             ledger = rollout.policy.take_ledger(episode)
         wanted = info["split"] == "train" and rollout.wants_ledger(step)
         solved = succeeded(rollout.runner.env, trajectory)
-        summary = {**_summary(trajectory), **_usage(trajectory, ledger), "success": solved}
+        summary = {**_summary(trajectory), **_usage(trajectory, ledger), "success": solved, "asked": size}
         if wanted:
             keep_pictures(rollout.folder, trajectory.pictures.values())
         return to_outputs(
@@ -169,6 +198,7 @@ class EpisodeLoop(AgentLoopBase):
             ledger if wanted else [],
             carry=rollout.carries_rewards,
             vision=rollout.vision,
+            mark=rollout.replays,
         )
 
 
@@ -179,6 +209,7 @@ def to_outputs(
     *,
     carry: bool,
     vision: Vision | None = None,
+    mark: bool = False,
 ) -> list[EpisodeOutput]:
     """An episode as verl's rows.
 
@@ -189,6 +220,7 @@ def to_outputs(
         carry: move rewards of earlier rows to the end of the last one. GRPO compares episodes by
             their last row and gives every row the same advantage, so rewards elsewhere would be lost.
         vision: the image rules of a model that is shown images.
+        mark: give rows a fingerprint, by which the doctor knows them when they are trained on again.
     """
     samples = trajectory.samples()
     if carry and len(samples) > 1:
@@ -221,11 +253,18 @@ def to_outputs(
                     "reward_extra_info": {"acc": float(summary["success"])},
                     "episode": summary,
                     "ledger": recorded,
+                    **({"fingerprint": _fingerprint(sample)} if mark else {}),
                 },
                 **(_images(sample, vision) if vision else {}),
             )
         )
     return outputs
+
+
+def _fingerprint(sample: Sample) -> str:
+    return fingerprint(
+        sample.prompt_ids, sample.response_ids, sample.mask, sample.logprobs, sample.versions, sample.rewards
+    )
 
 
 def _images(sample: Sample, vision: Vision) -> dict[str, Any]:
@@ -249,7 +288,8 @@ def _carry(samples: list[Sample]) -> None:
 
 
 def _summary(trajectory: Trajectory) -> dict[str, Any]:
-    return {
+    unshaped = {} if trajectory.unshaped is None else {"unshaped": trajectory.unshaped}
+    return unshaped | {
         "task": trajectory.task.id,
         "status": trajectory.status,
         "reward": trajectory.reward,

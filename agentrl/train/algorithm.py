@@ -14,6 +14,8 @@ from agentrl.errors import ConfigError
 from agentrl.registry import nearest
 from agentrl.rollout.control import CONTROLS, Control
 from agentrl.train.draws import CURRICULA
+from agentrl.train.replay import REPLAYS, Replay, TaskReplay
+from agentrl.train.shaping import SHAPINGS, Shaping
 
 NO_DUAL_CLIP = 1e6
 """verl always bounds a bad token's ratio from above; this bound never acts."""
@@ -26,13 +28,13 @@ AGGREGATIONS = {
 }
 KL_FORMS = {"k1": "kl", "abs": "abs", "k2": "mse", "k3": "low_var_kl"}
 
-ELSEWHERE: Mapping[str, Mapping[str, type[Part]]] = {
-    "replay": {},
+NAMED: Mapping[str, Mapping[str, type[Part]]] = {
+    "replay": REPLAYS,
     "curriculum": CURRICULA,
-    "shaping": {},
+    "shaping": SHAPINGS,
     "rollout": CONTROLS,
 }
-"""Parts that are kept elsewhere, and what carries them out in training, by name."""
+"""Parts that are chosen by name, and what carries them out in training."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,15 @@ class Plan:
         algorithm: its parts.
         estimator: verl's advantage estimator; ``None``: ours.
         loss: options of verl's own loss; ``None``: ours.
+        shaping: what makes the rewards that are trained on; ``None``: the environment's.
+        replay: what of earlier steps is trained on again.
     """
 
     algorithm: Algorithm
     estimator: str | None
     loss: dict[str, Any] | None
+    shaping: Shaping | None = None
+    replay: Replay | None = None
 
     @property
     def carries_rewards(self) -> bool:
@@ -103,22 +109,41 @@ def plan(settings: Settings) -> Plan:
             f"algorithm.name={algorithm.name} compares episodes of a group; "
             "algorithm.group_size must be above 1."
         )
-    loss = _verl_loss(algorithm)
-    return Plan(algorithm, None if loss is None else _verl_estimator(algorithm), loss)
+    replay = None
+    if algorithm.replay is not None:
+        replay = settings_of_part(algorithm.replay, "replay", REPLAYS)
+    shaping = None
+    if algorithm.shaping is not None:
+        shaping = settings_of_part(algorithm.shaping, "shaping", SHAPINGS)
+    _check_replay(algorithm, replay)
+    loss = None if replay is not None and replay.own_columns else _verl_loss(algorithm)
+    estimator = None if loss is None else _verl_estimator(algorithm)
+    return Plan(algorithm, estimator, loss, shaping, replay)
+
+
+def _check_replay(algorithm: Algorithm, replay: Replay | None) -> None:
+    if algorithm.groups.inject_success and not isinstance(replay, TaskReplay):
+        raise ConfigError(
+            "algorithm.groups.inject_success=true takes successes from a store by task: set "
+            "algorithm.replay.name=task, or algorithm.groups.inject_success=false."
+        )
+    if replay is not None and algorithm.weights.kind != "none" and not isinstance(replay, TaskReplay):
+        raise ConfigError(
+            f"algorithm.replay.name={algorithm.replay.name if algorithm.replay else None} trains on episodes "
+            f"of other steps, and algorithm.weights.kind={algorithm.weights.kind} weighs those of one. Use "
+            "algorithm.weights.kind=none or algorithm.replay=null."
+        )
 
 
 def missing(algorithm: Algorithm) -> dict[str, str]:
     """Parts that an algorithm has and training does not carry out, by setting: what they are."""
     found = {}
-    for name, carried_out in ELSEWHERE.items():
+    for name, carried_out in NAMED.items():
         part = getattr(algorithm, name)
         if part is not None and part.name not in carried_out:
             found[name] = part.name
     if algorithm.critic is not None and algorithm.critic.kind == "utterance":
         found["critic.kind"] = "a critic of utterances"
-    for name in ("adaptive_size", "adaptive_length", "inject_success"):
-        if getattr(algorithm.groups, name):
-            found[f"groups.{name}"] = name.replace("_", " ")
     return found
 
 
@@ -157,7 +182,7 @@ def verl_options(plan: Plan, horizon: int) -> dict[str, Any]:
 
 def _check_named(algorithm: Algorithm) -> None:
     """Refuse parts by names that no preset has, and options that what carries a part out does not have."""
-    for where, carried_out in ELSEWHERE.items():
+    for where, carried_out in NAMED.items():
         part = getattr(algorithm, where)
         if part is None:
             continue
@@ -227,6 +252,4 @@ def _verl_loss(algorithm: Algorithm) -> dict[str, Any] | None:
 def _removal(part: str) -> str:
     if part == "critic.kind":
         return "critic.kind=token"
-    if part.startswith("groups."):
-        return f"{part}=false"
     return f"{part}=null"

@@ -25,10 +25,11 @@ from verl.workers.rollout.llm_server import LLMServerManager
 
 from agentrl.doctor import Row
 from agentrl.events import StageStarted, StalenessReported, Warned
-from agentrl.scoring import components_of
+from agentrl.scoring import grouped
 from agentrl.train.batch import STALE_FIELDS, TOKEN_FIELDS
 from agentrl.train.client import VersionedClient
 from agentrl.train.runtime import Runtime
+from agentrl.train.shaping import shape_of
 from agentrl.train.staleness import Examined, StalenessRule, histogram
 from agentrl.train.trainer import AgentTrainer, take_engine_logprobs
 from agentrl.train.workers import ENDED_SESSIONS
@@ -98,7 +99,9 @@ class AsyncTrainer(AgentTrainer, PPOTrainerSeparateAsync):
         Where rewards compare a whole group at once, its episodes are played anew, all of them.
         """
         tags = (tq.kv_list(partition_id) or {}).get(partition_id, {})
-        left = left_over(tags, whole=any(c.per == "group" for c in components_of(self._env.own_rewards())))
+        own = self._env.own_rewards()
+        shape = shape_of(self._plan.shaping, self._env, self._settings.steps)
+        left = left_over(tags, whole=grouped(own if shape is None else [*own, *shape(own)]))
         if left.rows:
             tq.kv_clear(keys=left.rows, partition_id=partition_id)
         if left.finished or left.groups:
@@ -179,7 +182,12 @@ class AsyncTrainer(AgentTrainer, PPOTrainerSeparateAsync):
             batch = self._recompute(batch, metrics)
         elif self._keeps_both():
             batch = PPOTrainerSeparateAsync._compute_old_log_prob(self, batch, metrics)
-        return batch if self._keeps_both() else take_engine_logprobs(batch)
+        if not self._keeps_both():
+            batch = take_engine_logprobs(batch)
+        return batch if self._corrects() else self._experience.restore_logprobs(batch)
+
+    def _corrects(self) -> bool:
+        return self._rule.policy == "correct" or super()._corrects()
 
     def _keeps_both(self) -> bool:
         """Whether the loss needs the current version's log-probs beside those of the one that sampled."""

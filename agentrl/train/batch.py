@@ -23,7 +23,9 @@ TOKEN_FIELDS = [
 ]
 
 
-STALE_FIELDS = ["versions", "recomputed_log_probs"]
+VERSIONS = "versions"
+
+STALE_FIELDS = [VERSIONS, "recomputed_log_probs"]
 """What asynchronous training has beside them."""
 
 
@@ -50,6 +52,7 @@ def fetch_rows(batch: KVBatchMeta, *, tokens: Sequence[str], images: bool = Fals
             key=key,
             episode=extras[i]["episode"],
             ledger=extras[i].get("ledger") or [],
+            fingerprint=extras[i].get("fingerprint"),
             columns={name: column[i] for name, column in columns.items()},
             **_images(dict(getattr(seen[i], "data", seen[i]))),
         )

@@ -29,6 +29,7 @@ from agentrl.train.dataset import read_tasks, write_tasks
 from agentrl.train.draws import Draws, chooses
 from agentrl.train.failure import FILE, RECOVERABLE, read_failure
 from agentrl.train.resolve import resolve
+from agentrl.train.shaping import shape_of
 
 RUN_VARIABLE = "AGENTRL_RUN"
 """Set in every process of a run, to the run folder; what carries it is swept at the end."""
@@ -70,6 +71,7 @@ class Training:
         env = find_env(self.config.env, self.config.environment_options)
         carried_out, minimum = plan(self.config.algorithm), self.config.algorithm.tasks_per_step
         check_control(carried_out.control, env)
+        shape_of(carried_out.shaping, env, self.config.steps)  # refuses rewards that do not fit
         write_tasks(env, self.folder, test_limit=self.config.eval.tasks, train_minimum=minimum)
         if chooses(carried_out.algorithm):  # tells now what does not fit the tasks
             tasks = read_tasks(self.folder)

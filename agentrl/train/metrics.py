@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from agentrl.config import Algorithm
 from agentrl.doctor import Row
 
 FROM_VERL = {
@@ -19,13 +20,25 @@ FROM_VERL = {
     "actor/kl_loss": "actor/kl_to_reference",
     "critic/vf_loss": "critic/loss",
     "critic/vf_explained_var": "critic/explained_variance",
+    "replay/loss": "replay/loss",
     "training/rollout_probs_diff_mean": "engine/probability_difference_mean",
     "training/rollout_probs_diff_max": "engine/probability_difference_max",
 }
 
 
+def expected_episodes(rows: Sequence[Row], algorithm: Algorithm) -> int:
+    """Episodes that a step asked for: of a task without a single row, the usual number."""
+    asked = {row.group: int(row.episode.get("asked", algorithm.group_size)) for row in rows}
+    return sum(asked.values()) + max(0, algorithm.tasks_per_step - len(asked)) * algorithm.group_size
+
+
 def step_metrics(
-    rows: Sequence[Row], metrics: Mapping[str, Any], timing: Mapping[str, float], *, expected: int
+    rows: Sequence[Row],
+    metrics: Mapping[str, Any],
+    timing: Mapping[str, float],
+    *,
+    expected: int,
+    replaced: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, float]:
     """What a person watches, by name.
 
@@ -33,12 +46,13 @@ def step_metrics(
     the episodes spent in each, since both go on at once.
 
     Args:
-        rows: the step's rows.
+        rows: the step's rows, those alone that were played for it.
         metrics: verl's metrics.
         timing: verl's timings, in seconds.
         expected: episodes the step asked for; those missing were void.
+        replaced: summaries of episodes that were played for it and gave way to stored ones.
     """
-    episodes = list({row.session: row.episode for row in rows}.values())
+    episodes = [*{row.session: row.episode for row in rows}.values(), *replaced]
     generate = sum(episode["generate_seconds"] for episode in episodes)
     tools = sum(episode["tool_seconds"] for episode in episodes)
     rollout, share = timing.get("gen", 0.0), generate / (generate + tools) if generate + tools else 1.0
@@ -70,6 +84,9 @@ def step_metrics(
     cached = sum(episode["cached_tokens"] for episode in episodes)
     result["engine/prefix_hit_rate"] = cached / prompts if prompts else 0.0
     result |= _components(episodes)
+    unshaped = [episode for episode in episodes if "unshaped" in episode]
+    if unshaped:
+        result["reward/unshaped"] = _mean(unshaped, "unshaped")
     return result | {ours: float(metrics[theirs]) for theirs, ours in FROM_VERL.items() if theirs in metrics}
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,17 +12,31 @@ import transfer_queue as tq
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 
+from agentrl.algorithms.aggregate import token_shares
 from agentrl.algorithms.batch import Batch
 from agentrl.algorithms.groups import dense
+from agentrl.algorithms.recalibrate import recalibrated
 from agentrl.algorithms.running import RunningPercentile
 from agentrl.train.algorithm import Plan
 from agentrl.train.columns import Measured, columns
 
+if TYPE_CHECKING:
+    from agentrl.train.experience import Replayed
+
 Grid = npt.NDArray[Any]
+
+FIELDS = ("response_mask", "rm_scores", "turn_ids")
+"""Columns that every algorithm needs."""
 
 
 def add_columns(
-    batch: KVBatchMeta, plan: Plan, *, horizon: int, update_rows: int, median: RunningPercentile | None = None
+    batch: KVBatchMeta,
+    plan: Plan,
+    *,
+    horizon: int,
+    update_rows: int,
+    median: RunningPercentile | None = None,
+    left_out: Collection[str] = (),
 ) -> KVBatchMeta:
     """Compute advantages, shares and weights of a step's rows and put them beside its columns.
 
@@ -34,10 +49,13 @@ def add_columns(
         horizon: of ``sum_norm``, in tokens.
         update_rows: rows of one optimizer update.
         median: groups' means so far.
+        left_out: episodes, as ``{task}_{session}``, that are in no baseline and have no share.
     """
-    real = [i for i, tag in enumerate(batch.tags) if not tag.get("is_padding", False)]
+    real = _real(batch)
     read = _read(batch, [batch.keys[i] for i in real], plan)
     mask = read["response_mask"].astype(bool)
+    counted = [batch.keys[i].rpartition("_")[0] not in left_out for i in real]
+    mask &= np.asarray(counted)[:, None]
     rows, turns = _batch([batch.keys[i] for i in real], mask, read), read["turn_ids"]
     added: dict[str, Grid] = dict(
         columns(
@@ -61,6 +79,43 @@ def add_columns(
     return _write(batch, real, added)
 
 
+def add_replay_columns(
+    batch: KVBatchMeta, plan: Plan, replayed: Replayed, *, horizon: int, update_rows: int
+) -> KVBatchMeta:
+    """The same for rows of earlier steps: advantages are rewards less a baseline (SPEAR).
+
+    Args:
+        batch: the rows, with verl's padding.
+        plan: the algorithm.
+        replayed: their old log-probs, the baseline, and how much the loss counts.
+        horizon: of ``sum_norm``, in tokens.
+        update_rows: rows of one optimizer update.
+    """
+    real = _real(batch)
+    keys = [batch.keys[i] for i in real]
+    read = _fetch(batch, keys, FIELDS)
+    mask = read["response_mask"].astype(bool)
+    rows = _batch(keys, mask, read)
+    tokens = rows.tokens
+    advantages, _ = recalibrated(list(tokens.episode_reward), replayed.baseline)
+    shares = token_shares(rows, plan.algorithm.aggregation, horizon=horizon)
+    updates = max(1, len(batch.keys) // update_rows)
+    of_tokens = tokens.placed(advantages[tokens.episode])
+    added: dict[str, Grid] = {
+        "advantages": of_tokens,
+        "returns": of_tokens,
+        "loss_shares": shares * (updates * replayed.weight),
+        "old_log_probs": _padded([np.asarray(replayed.old[key]) for key in keys]),
+    }
+    if plan.algorithm.ratio.level == "turn":
+        added["loss_turns"] = np.where(mask, read["turn_ids"], 0)
+    return _write(batch, real, added)
+
+
+def _real(batch: KVBatchMeta) -> list[int]:
+    return [i for i, tag in enumerate(batch.tags) if not tag.get("is_padding", False)]
+
+
 def _batch(keys: list[str], mask: Grid, read: dict[str, Grid]) -> Batch:
     parts = [key.rsplit("_", 2) for key in keys]
     tasks = dense([task for task, _, _ in parts])
@@ -77,12 +132,16 @@ def _batch(keys: list[str], mask: Grid, read: dict[str, Grid]) -> Batch:
 
 def _read(batch: KVBatchMeta, keys: list[str], plan: Plan) -> dict[str, Grid]:
     algorithm = plan.algorithm
-    fields = ["response_mask", "rm_scores", "turn_ids"]
+    fields = list(FIELDS)
     fields += ["values"] if plan.has_critic else []
     fields += ["entropy"] if plan.needs_entropy else []
     fields += ["old_log_probs"] if algorithm.weights.kind == "balanced" else []
     fields += ["turn_seconds"] if algorithm.weights.kind == "duration" else []
-    data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=fields)
+    return _fetch(batch, keys, fields)
+
+
+def _fetch(batch: KVBatchMeta, keys: list[str], fields: Sequence[str]) -> dict[str, Grid]:
+    data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=list(fields))
     return {name: _padded([np.asarray(row) for row in data[name].unbind()]) for name in fields}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import transfer_queue as tq
+from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
@@ -31,14 +32,15 @@ from agentrl.events import (
     Warned,
 )
 from agentrl.train.algorithm import plan
-from agentrl.train.batch import TOKEN_FIELDS, fetch_rows
+from agentrl.train.batch import TOKEN_FIELDS, VERSIONS, fetch_rows
 from agentrl.train.certificate import Certificate
 from agentrl.train.checkpoints import clear_unsealed, prune, seal
 from agentrl.train.drawing import DrawingTrainer
+from agentrl.train.experience import Experience, Replayed
 from agentrl.train.failure import check_run
 from agentrl.train.loss import agent_loss
-from agentrl.train.metrics import step_metrics
-from agentrl.train.queue import add_columns
+from agentrl.train.metrics import expected_episodes, step_metrics
+from agentrl.train.queue import add_columns, add_replay_columns
 from agentrl.train.runtime import Runtime
 from agentrl.train.staleness import Examined
 
@@ -71,6 +73,8 @@ class AgentTrainer(DrawingTrainer):
         self._plan = plan(config.algorithm)
         self._median = _median(self._plan.algorithm)
         self._loss_of: Algorithm | None = None
+        self._experience = Experience(self._plan, config)
+        self._again: list[Row] = []
 
     def fit(self, agent_loop_manager: Any) -> None:
         """Train; keeps a checkpoint of the last finished step when the run is stopped.
@@ -119,30 +123,51 @@ class AgentTrainer(DrawingTrainer):
             ) from problem
         return batch
 
+    def _next_train_batch(self, num_prompts: int | None = None) -> TensorDict:
+        """The next tasks, with what their history says of them."""
+        return self._experience.ask(super()._next_train_batch(num_prompts))
+
+    def _balance_batch(self, batch: KVBatchMeta, metrics: dict[str, Any], **how: Any) -> KVBatchMeta:
+        """Let stored episodes enter the step, before it is padded and spread over the ranks."""
+        entered = self._experience.enter(batch, self.global_steps)
+        balanced: KVBatchMeta = super()._balance_batch(entered, metrics, **how)
+        return balanced
+
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         """Log-probs under the policy that sampled.
 
+        Those of stored episodes are the stored ones, unless the algorithm corrects for the difference.
         On a CPU engine and trainer both compute in float32 and agree to about 1e-6, so the engine's are
         used, which saves a forward pass; on the steps that the doctor examines they are recomputed.
         """
         if self._settings.hardware.device != "cpu" or self._examined() or self._plan.needs_old_logprobs:
-            recomputed: KVBatchMeta = super()._compute_old_log_prob(batch, metrics)
-            return recomputed
-        return take_engine_logprobs(batch)
+            batch = super()._compute_old_log_prob(batch, metrics)
+        else:
+            batch = take_engine_logprobs(batch)
+        return batch if self._corrects() else self._experience.restore_logprobs(batch)
+
+    def _corrects(self) -> bool:
+        """Whether importance weights make up for who sampled a token."""
+        return self._plan.algorithm.correction.kind != "none"
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         """Advantages by verl's estimator where it has the algorithm's, else by ours."""
         if self._plan.estimator is not None:
             computed: KVBatchMeta = super()._compute_advantage(batch, metrics)
             return computed
-        actor, engine = self.config.actor_rollout_ref.actor, self.config.actor_rollout_ref.rollout
         return add_columns(
             batch,
             self._plan,
             horizon=self._settings.rollout.max_trajectory_tokens,
-            update_rows=actor.ppo_mini_batch_size * engine.n,
+            update_rows=self._update_rows(),
             median=self._median,
+            left_out=self._experience.left_out,
         )
+
+    def _update_rows(self) -> int:
+        """Rows of one optimizer update."""
+        actor, engine = self.config.actor_rollout_ref.actor, self.config.actor_rollout_ref.rollout
+        return int(actor.ppo_mini_batch_size * engine.n)
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         """Update the policy, with our loss where verl has none like it; its coefficients are the step's."""
@@ -152,7 +177,25 @@ class AgentTrainer(DrawingTrainer):
                 self.actor_rollout_wg.set_loss_fn(partial(agent_loss, algorithm=algorithm))
                 self._loss_of = algorithm
         updated: KVBatchMeta = super()._update_actor(batch, metrics)
+        again = self._experience.again(updated, self.global_steps)
+        if again is not None:
+            self._update_again(again, metrics)
+        self._experience.keep(updated, self.global_steps)
         return updated
+
+    def _update_again(self, again: Replayed, metrics: dict[str, Any]) -> None:
+        """Train on episodes of earlier steps, in updates of their own after the step's."""
+        batch = super()._balance_batch(again.batch, {})
+        horizon = self._settings.rollout.max_trajectory_tokens
+        batch = add_replay_columns(batch, self._plan, again, horizon=horizon, update_rows=self._update_rows())
+        if self._plan.has_reference:
+            batch = self._compute_ref_log_prob(batch, {})
+        told: dict[str, Any] = {}
+        super()._update_actor(batch, told)
+        metrics["replay/loss"] = told["actor/pg_loss"]
+        if self._examined():
+            self._again += fetch_rows(batch, tokens=[*TOKEN_FIELDS, VERSIONS])
+        tq.kv_clear(keys=batch.keys, partition_id=batch.partition_id)
 
     def _examined(self) -> bool:
         """Whether the doctor examines this step."""
@@ -215,20 +258,19 @@ class AgentTrainer(DrawingTrainer):
         examined, sees = self._examined(), self._vision is not None
         rows = fetch_rows(batch, tokens=self._doctor_columns() if examined else [], images=sees)
         if examined:
-            self._examine(rows)
+            self._examine([*rows, *self._again])
+            self._again = []
+        rows = [row for row in rows if not row.replayed]
         self._tell_rows(rows)
-        expected = self._settings.algorithm.tasks_per_step * self._settings.algorithm.group_size
-        self._events.emit(
-            StepFinished(
-                global_steps,
-                self.total_training_steps,
-                step_metrics(rows, metrics, timing_raw, expected=expected) | self._draw_metrics(),
-            )
-        )
+        told, replaced = self._experience.take_told()
+        expected = expected_episodes(rows, self._settings.algorithm)
+        found = step_metrics(rows, metrics, timing_raw, expected=expected, replaced=replaced)
+        told |= self._draw_metrics()
+        self._events.emit(StepFinished(global_steps, self.total_training_steps, found | told))
 
     def _doctor_columns(self) -> list[str]:
         """The token columns that the doctor looks at."""
-        return TOKEN_FIELDS
+        return TOKEN_FIELDS if self._plan.replay is None else [*TOKEN_FIELDS, VERSIONS]
 
     def _recomputed_versions(self) -> Collection[int] | None:
         """Versions whose log-probs were recomputed with their own weights; ``None``: there is but one."""
@@ -259,6 +301,7 @@ class AgentTrainer(DrawingTrainer):
         path = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
         try:
             super()._save_checkpoint()
+            self._experience.save(path)
             seal(path.parent, self.global_steps)
         except Exception as problem:
             shutil.rmtree(path, ignore_errors=True)
@@ -273,6 +316,11 @@ class AgentTrainer(DrawingTrainer):
         self._unsaved = None
         prune(path.parent, self._settings.checkpoint.keep)
         self._events.emit(CheckpointSaved(self.global_steps, str(path)))
+
+    def _load_checkpoint(self) -> None:
+        super()._load_checkpoint()
+        path = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
+        self._experience.load(path)
 
     def _rescue(self) -> None:
         """Keep the weights of the last finished step, if the training workers still can."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from agentrl import Segment, Task, Trajectory, Turn
 from agentrl.chat import Chat
 from agentrl.chat.vision import Vision, digest_of, positions
 from agentrl.config import validate
+from agentrl.doctor.rows import fingerprint
 from agentrl.train import tiny, tiny_vision
 from agentrl.train.agent_loop import EpisodeLoop, EpisodeOutput, to_outputs
 from agentrl.train.failure import read_failure
@@ -231,9 +233,10 @@ async def play(
     split: str = "train",
     uid: str = "group",
     session: int = 2,
+    columns: Mapping[str, Any] | None = None,
     **metadata: Any,
 ) -> list[EpisodeOutput]:
-    """One row, as verl hands it over; every row has an instance of its own."""
+    """One row, as verl hands it over, with further columns; every row has an instance of its own."""
     task = Task("2 + 3?", answer=5, metadata=metadata)
     loop = EpisodeLoop(
         run=str(folder), server_manager=client, tokenizer=make_tokenizer(), trainer_config=None
@@ -241,7 +244,7 @@ async def play(
     return await loop.run(
         {"temperature": 0.5},
         extra_info={"index": 0, "split": split, "task": json.dumps(task.to_dict())},
-        uid=uid, session_id=session, global_steps=step,
+        uid=uid, session_id=session, global_steps=step, **(columns or {}),
     )  # fmt: skip
 
 
@@ -265,6 +268,41 @@ async def test_a_row_is_played_and_judged_and_its_tokens_are_the_engines(folder:
     assert len(set(seeds)) == 2
     await play(folder, again := Client(*LINES))
     assert [parameters["seed"] for parameters in again.parameters] == seeds
+
+
+async def test_a_row_says_how_many_turns_its_episode_may_take_and_how_many_episodes_its_task_has(
+    folder: Path,
+) -> None:
+    (row,) = await play(folder, Client(*LINES), columns={"turn_limit": 1, "group_size": 3})
+    episode = row.extra_fields["episode"]
+    assert (episode["status"], episode["turns"], episode["asked"]) == ("truncated", 1, 3)
+    (row,) = await play(folder, Client(*LINES), columns={"turn_limit": 100})
+    assert (row.extra_fields["episode"]["turns"], row.extra_fields["episode"]["asked"]) == (2, 8)
+
+
+async def test_training_is_on_shaped_rewards_and_held_out_episodes_are_judged_plainly(folder: Path) -> None:
+    settings = yaml.safe_load((folder / "config.yaml").read_text())
+    settings["algorithm"] |= {"shaping": {"name": "spear_tools", "options": {"until": 4}}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    client, rewards = Client(*LINES), []
+    for step, split in ((1, "train"), (3, "train"), (3, "test")):
+        client.said.clear()
+        (row,) = await play(folder, client, step=step, split=split)
+        assert row.extra_fields["episode"]["success"]
+        rewards.append((row.reward_score, row.extra_fields["episode"].get("unshaped")))
+    assert rewards == [(pytest.approx(1.1), 1.0), (pytest.approx(1.05), 1.0), (1.0, None)]
+
+
+async def test_rows_have_a_fingerprint_where_they_may_be_trained_on_again(folder: Path) -> None:
+    (row,) = await play(folder, Client(*LINES))
+    assert "fingerprint" not in row.extra_fields
+    settings = yaml.safe_load((folder / "config.yaml").read_text())
+    settings["algorithm"]["name"] = "trpo_traj"
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    (row,) = await play(folder, Client(*LINES))
+    columns = row.as_dict()
+    names = ("prompts", "responses", "response_mask", "rollout_log_probs", "versions", "rm_scores")
+    assert row.extra_fields["fingerprint"] == fingerprint(*(columns[name].numpy() for name in names))
 
 
 async def test_the_ledger_travels_with_the_first_and_the_last_step_of_training(folder: Path) -> None:

@@ -29,8 +29,7 @@ from agentrl.train.resolve import check, resolve
 from agentrl.train.sampler import MOST_BATCHES, WatchfulReplayBuffer
 from agentrl.train.trainer import SyncTrainer
 
-BESIDE = {"critic.kind": "token", "filters.solved": "null", "groups.inject_success": "false",
-          "groups.adaptive_size": "false", "groups.adaptive_length": "false"}  # fmt: skip
+BESIDE = {"critic.kind": "token", "filters.solved": "null"}
 
 
 def words(name: str) -> list[str]:
