@@ -263,7 +263,8 @@ def test_the_presets_take_data_instead_of_built_in_questions(tmp_path, preset):
     make_database(tmp_path, "one", "t")
     write(tmp_path / "dev.jsonl", GOOD)
     _, env = load("sql", [f"data={tmp_path}", f"preset={preset}"])
-    assert [task.prompt for task in env.tasks("test")] == ["How many?"] and env.expert_rate == 1.0
+    assert isinstance(env, Sql) and env.expert_rate == 1.0
+    assert [task.prompt for task in env.tasks("test")] == ["How many?"]
 
 
 @pytest.mark.parametrize(
