@@ -39,7 +39,9 @@ def settings_of_part(part: Named, where: str, kinds: Mapping[str, type[P]]) -> P
 def _explained(error: Mapping[str, object], where: str, kind: type[Part]) -> str:
     location = error["loc"]
     assert isinstance(location, tuple)
-    dotted = ".".join(["algorithm", where, "options", *(str(place) for place in location)])
+    # Of a union of types pydantic names those tried, which are no places.
+    places = [str(place) for place in location if str(place).isidentifier()]
+    dotted = ".".join(["algorithm", where, "options", *places])
     if error["type"] == "extra_forbidden":
         return f"There is no setting {dotted}. {nearest(str(location[-1]), list(kind.model_fields))}"
     return f"{dotted}={error['input']!r}: {error['msg']}."
