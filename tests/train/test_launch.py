@@ -76,6 +76,20 @@ def test_without_room_nothing_is_begun(run: Path, monkeypatch: pytest.MonkeyPatc
     assert list(run.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "said"),
+    [
+        ("algorithm.curriculum={name: tiers, options: {bounds: [3]}}", "metadata 'length'"),
+        ("algorithm.curriculum={name: tires}", "Did you mean 'tiers'"),
+        ("algorithm.rollout={name: forced_finish, options: {reserv: 1}}", "Did you mean 'reserve'"),
+    ],
+)
+def test_parts_that_do_not_fit_stop_before_the_start(run: Path, algorithm: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        training(run, algorithm).start()
+    assert not (run / "verl.yaml").exists() and not (run / "log.txt").exists()
+
+
 def test_an_environment_without_tasks_stops_before_the_start(run: Path) -> None:
     with pytest.raises(DataError, match="no tasks in its 'train' split"):
         training(run, "env_options.size=0").prepare()
