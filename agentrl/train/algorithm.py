@@ -9,7 +9,7 @@ from agentrl.algorithms import Algorithm, chosen
 from agentrl.algorithms.spec import Coefficient, Filters, Ramp
 from agentrl.config import Algorithm as Settings
 from agentrl.errors import ConfigError
-from agentrl.train.replay import Replay, TaskReplay, replay_of
+from agentrl.train.replay import Replay, SpearReplay, TaskReplay, replay_of
 from agentrl.train.shaping import Shaping, shaping_of
 
 NO_DUAL_CLIP = 1e6
@@ -105,11 +105,11 @@ def _check_replay(algorithm: Algorithm, replay: Replay | None) -> None:
             "algorithm.groups.inject_success=true takes successes from a store by task: set "
             "algorithm.replay.name=task, or algorithm.groups.inject_success=false."
         )
-    if replay is not None and algorithm.weights.kind != "none" and not isinstance(replay, TaskReplay):
+    if isinstance(replay, SpearReplay) and algorithm.weights.kind != "none":
         raise ConfigError(
-            f"algorithm.replay.name={algorithm.replay.name if algorithm.replay else None} trains on episodes "
-            f"of other steps, and algorithm.weights.kind={algorithm.weights.kind} weighs those of one. Use "
-            "algorithm.weights.kind=none or algorithm.replay=null."
+            "algorithm.replay.name=spear trains on episodes of other steps, and algorithm.weights.kind="
+            f"{algorithm.weights.kind} weighs those of one. Use algorithm.weights.kind=none or "
+            "algorithm.replay=null."
         )
 
 
