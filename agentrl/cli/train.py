@@ -63,6 +63,10 @@ def train(env: str, words: Sequence[str], *, dry_run: bool = False, plain: bool 
         config, environment, run = load_resumed(env, words)
     else:
         config, environment = load(env, words)
+    from agentrl.train.algorithm import plan
+    from agentrl.train.shaping import shape_of
+
+    shape_of(plan(config.algorithm).shaping, environment, config.steps)  # refuses rewards that do not fit
     if dry_run:
         from agentrl.train.resolve import check, resolve
 

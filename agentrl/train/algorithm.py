@@ -14,7 +14,7 @@ from agentrl.errors import ConfigError
 from agentrl.registry import nearest
 from agentrl.rollout.control import CONTROLS, Control
 from agentrl.train.draws import CURRICULA
-from agentrl.train.replay import REPLAYS, Replay, TaskReplay
+from agentrl.train.replay import REPLAYS, Replay, SpearReplay, TaskReplay
 from agentrl.train.shaping import SHAPINGS, Shaping
 
 NO_DUAL_CLIP = 1e6
@@ -127,11 +127,11 @@ def _check_replay(algorithm: Algorithm, replay: Replay | None) -> None:
             "algorithm.groups.inject_success=true takes successes from a store by task: set "
             "algorithm.replay.name=task, or algorithm.groups.inject_success=false."
         )
-    if replay is not None and algorithm.weights.kind != "none" and not isinstance(replay, TaskReplay):
+    if isinstance(replay, SpearReplay) and algorithm.weights.kind != "none":
         raise ConfigError(
-            f"algorithm.replay.name={algorithm.replay.name if algorithm.replay else None} trains on episodes "
-            f"of other steps, and algorithm.weights.kind={algorithm.weights.kind} weighs those of one. Use "
-            "algorithm.weights.kind=none or algorithm.replay=null."
+            "algorithm.replay.name=spear trains on episodes of other steps, and algorithm.weights.kind="
+            f"{algorithm.weights.kind} weighs those of one. Use algorithm.weights.kind=none or "
+            "algorithm.replay=null."
         )
 
 

@@ -259,9 +259,8 @@ class Experience:
         """What :meth:`save` wrote; what the checkpoint has none of begins anew."""
         if self._idle or not (folder / FILE).is_file():
             return
-        state = torch.load(
-            folder / FILE, weights_only=False
-        )  # a checkpoint of ours, as verl's data.pt beside it
+        # It holds plain data beside tensors, as verl's data.pt beside it does.
+        state = torch.load(folder / FILE, weights_only=False)
         if self._store is not None and state["store"] is not None:
             self._store.load(state["store"])
         if self._spear is not None and state["spear"] is not None:
