@@ -29,7 +29,7 @@ from agentrl.train.resolve import check, resolve
 from agentrl.train.sampler import MOST_BATCHES, WatchfulReplayBuffer
 from agentrl.train.trainer import SyncTrainer
 
-BESIDE = {"critic.kind": "token", "filters.solved": "null", "groups.inject_success": "false",
+BESIDE = {"critic.kind": "token", "groups.inject_success": "false",
           "groups.adaptive_size": "false", "groups.adaptive_length": "false"}  # fmt: skip
 
 
