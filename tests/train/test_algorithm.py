@@ -29,7 +29,7 @@ from agentrl.train.resolve import check, resolve
 from agentrl.train.sampler import MOST_BATCHES, WatchfulReplayBuffer
 from agentrl.train.trainer import SyncTrainer
 
-BESIDE = {"critic.kind": "token", "filters.solved": "null"}
+BESIDE = {"critic.kind": "token"}
 
 
 def words(name: str) -> list[str]:
