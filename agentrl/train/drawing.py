@@ -64,10 +64,11 @@ class DrawingTrainer(PPOTrainer):
         return batch
 
     def _learn(self, batch: KVBatchMeta) -> None:
-        """Take in how the batch's episodes ended; void ones have no rows."""
+        """Take in how the batch's episodes ended; void ones have no rows, and replayed ones counted before."""
         if self._draws is None:
             return
-        episodes = {row.session: row.episode for row in fetch_rows(batch, tokens=[])}
+        rows = fetch_rows(batch, tokens=[])
+        episodes = {row.session: row.episode for row in rows if not row.replayed}
         self._draws.add((episode["task"], episode["success"]) for episode in episodes.values())
 
     def _draw_metrics(self) -> dict[str, float]:
