@@ -64,7 +64,7 @@ class DrawingTrainer(PPOTrainer):
         return batch
 
     def _learn(self, batch: KVBatchMeta) -> None:
-        """Take in how the batch's episodes ended; void ones have no rows, and replayed ones counted before."""
+        """Take in how the batch's episodes ended; void ones have no rows, replayed ones counted."""
         if self._draws is None:
             return
         rows = fetch_rows(batch, tokens=[])
