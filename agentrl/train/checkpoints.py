@@ -38,6 +38,8 @@ def clear_unsealed(folder: Path) -> int | None:
     Returns:
         Its step, or ``None`` where there is none.
     """
+    if not folder.is_dir():  # nothing was saved, or nothing can be, which the first save tells
+        return None
     tracker = folder / _TRACKER
     named = tracker.read_text().strip() if tracker.is_file() else ""
     whole: list[int] = []

@@ -23,7 +23,7 @@ from agentrl.events import (
     Warned,
 )
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(1500)]
 
 BOUND, STEPS = 2, 6
 
@@ -43,7 +43,7 @@ def test_a_killed_asynchronous_run_goes_on_within_the_bound(tmp_path: Path) -> N
         (driver,) = [p for p in processes(folder) if "agentrl.train.driver" in " ".join(p.cmdline())]
         os.kill(driver.pid, signal.SIGKILL)
 
-    played = play(training, begun, kill_trainer, seconds=2 * SECONDS)
+    played = play(training, begun, kill_trainer, seconds=3 * SECONDS)
     assert played.status == 0, log_tail(folder)
 
     # The run says what happened, and where it went on.

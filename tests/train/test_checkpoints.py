@@ -71,3 +71,9 @@ def test_a_mark_is_never_half_written(tmp_path: Path) -> None:
     seal(tmp_path, 4)
     assert json.loads((path / MARK).read_text()) == {"step": 4}
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_a_file_in_the_folders_place_is_left_to_the_first_save(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").write_text("")
+    assert clear_unsealed(tmp_path / "checkpoints") is None
+    assert clear_unsealed(tmp_path / "none") is None
