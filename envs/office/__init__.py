@@ -31,8 +31,8 @@ class Office(Env):
     """Requests about a calendar, files and messages, judged by the state that is left behind.
 
     Args:
-        difficulty: 1 (move one event), 2 (two requests in a row, of one or two kinds of tool) or 3 (three,
-            some of which need several lookups).
+        difficulty: 1 (move one event; days are dates), 2 (two requests in a row, of one or two kinds of tool)
+            or 3 (three, some of which need several lookups).
         size: tasks of the train split; the test split has a quarter of it, at most 256.
         seed: other seeds make other offices.
         expert_rate: the share of episodes in which the expert looks before it acts.
@@ -82,7 +82,8 @@ class Office(Env):
         return Task(requests[0].say, answer=answer, metadata=metadata)
 
     def _office(self, key: str) -> world.State:
-        return world.make(random.Random(key), *SIZES[self.difficulty])
+        days = world.DATES if self.difficulty == 1 else world.DAYS
+        return world.make(random.Random(key), *SIZES[self.difficulty], days=days)
 
     async def reset(self, task: Task) -> None:
         """Open the task's office."""
@@ -101,7 +102,7 @@ class Office(Env):
         """See the calendar.
 
         Args:
-            day: Mon to Fri; without it, all of them
+            day: such as Mon; without it, all of them
         """
         return world.events(self.state, day)
 
@@ -111,7 +112,7 @@ class Office(Env):
 
         Args:
             title: what it is
-            day: Mon to Fri
+            day: such as Mon
             hour: 8 to 17
             people: names, with commas between them
         """
@@ -123,7 +124,7 @@ class Office(Env):
 
         Args:
             event_id: its number
-            day: Mon to Fri
+            day: such as Mon
             hour: 8 to 17
         """
         return world.move_event(self.state, event_id, day, hour)
@@ -143,7 +144,7 @@ class Office(Env):
 
         Args:
             name: who
-            day: Mon to Fri
+            day: such as Mon
         """
         return world.busy(self.state, name, day)
 

@@ -38,7 +38,9 @@ def _event(state: world.State, rng: random.Random) -> tuple[str, dict[str, Any]]
 
 def _time(state: world.State, rng: random.Random) -> tuple[str, int]:
     taken = {(each["day"], each["hour"]) for each in state["events"].values()}
-    return rng.choice([(day, hour) for day in world.DAYS for hour in world.HOURS if (day, hour) not in taken])
+    return rng.choice(
+        [(day, hour) for day in state["days"] for hour in world.HOURS if (day, hour) not in taken]
+    )
 
 
 def _move(state: world.State, rng: random.Random) -> Request | None:
@@ -46,7 +48,7 @@ def _move(state: world.State, rng: random.Random) -> Request | None:
         return None
     number, event = found
     day, hour = _time(state, rng)
-    say = f"Move the {event['title']} on {event['day']} to {day} {hour}."
+    say = f"Move the {event['title']} on {event['day']} to {day} at {hour}."
     return Request(say, [("events", {"day": event["day"]})],
                    [("move_event", {"event_id": number, "day": day, "hour": hour})])  # fmt: skip
 
@@ -57,7 +59,7 @@ def _move_and_tell(state: world.State, rng: random.Random) -> Request | None:
     number, event = found
     day, hour = _time(state, rng)
     text = f"The {event['title']} is now on {day} at {hour}."
-    say = f"Move the {event['title']} to {day} {hour} and send everybody in it the message: {text}"
+    say = f"Move the {event['title']} to {day} at {hour} and send everybody in it the message: {text}"
     does: list[Step] = [("move_event", {"event_id": number, "day": day, "hour": hour})]
     return Request(
         say, [("events", {})], does + [("send", {"to": name, "text": text}) for name in event["people"]]
@@ -106,7 +108,7 @@ def _archive(state: world.State, rng: random.Random) -> Request | None:
 
 
 def _book(state: world.State, rng: random.Random) -> Request | None:
-    name, day = rng.choice(world.PEOPLE), rng.choice(world.DAYS)
+    name, day = rng.choice(world.PEOPLE), rng.choice(state["days"])
     taken = {each["hour"] for each in state["events"].values() if each["day"] == day}
     free = [hour for hour in world.HOURS if hour not in taken and hour not in state["busy"][name][day]]
     title = f"talk about the {rng.choice(world.TOPICS)}"

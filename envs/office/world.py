@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from agentrl import ToolError
@@ -15,6 +15,8 @@ from agentrl import ToolError
 State = dict[str, Any]
 
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri")
+DATES = ("21", "22", "23", "24", "25")
+"""The same week in numbers, none of which is an hour."""
 HOURS = range(8, 18)
 PEOPLE = ("Ada", "Ben", "Cleo", "Dan", "Eva", "Finn", "Gia", "Hal")
 TITLES = ("review", "lunch", "planning", "interview", "demo", "training", "budget talk", "retro", "workshop",
@@ -31,16 +33,17 @@ MOST_THINGS = 200
 """Events, files and sent messages, each."""
 
 
-def make(rng: random.Random, events: int, files: int, letters: int) -> State:
+def make(rng: random.Random, events: int, files: int, letters: int, days: Sequence[str] = DAYS) -> State:
     """An office.
 
     Args:
         events: in the user's week, each with a title of its own; others' weeks have as many busy hours.
         files: in all.
         letters: messages that came in.
+        days: what the days of the week are called.
     """
     numbers = iter(rng.sample(range(10, 100), 80))
-    slots = rng.sample([(day, hour) for day in DAYS for hour in HOURS], events)
+    slots = rng.sample([(day, hour) for day in days for hour in HOURS], events)
     titles = rng.sample(TITLES, events)
     week = {
         str(next(numbers)): {
@@ -48,7 +51,7 @@ def make(rng: random.Random, events: int, files: int, letters: int) -> State:
         }
         for title, (day, hour) in zip(titles, slots, strict=True)
     }  # fmt: skip
-    busy = {name: {day: sorted(rng.sample(HOURS, rng.randint(2, 6))) for day in DAYS} for name in PEOPLE}
+    busy = {name: {day: sorted(rng.sample(HOURS, rng.randint(2, 6))) for day in days} for name in PEOPLE}
     written = {}
     for topic in rng.sample(TOPICS, min(files, len(TOPICS))):
         written[f"{rng.choice(FOLDERS)}/{topic}.txt"] = sentence(rng, rng.choice(TOPICS))
@@ -56,7 +59,10 @@ def make(rng: random.Random, events: int, files: int, letters: int) -> State:
         str(next(numbers)): {"from": rng.choice(PEOPLE), "text": sentence(rng, rng.choice(TOPICS))}
         for _ in range(letters)
     }
-    return {"events": week, "busy": busy, "files": written, "inbox": inbox, "sent": [], "added": []}
+    return {
+        "days": list(days), "events": week, "busy": busy, "files": written, "inbox": inbox, "sent": [],
+        "added": [],
+    }  # fmt: skip
 
 
 def sentence(rng: random.Random, topic: str) -> str:
@@ -90,14 +96,14 @@ def plain(text: str) -> str:
 def events(state: State, day: str = "") -> str:
     """The calendar of a day, or of the week."""
     if day:
-        _known(day, DAYS, "day")
+        _known(day, state["days"], "day")
     found = sorted(
-        (DAYS.index(each["day"]), each["hour"], number, each)
+        (state["days"].index(each["day"]), each["hour"], number, each)
         for number, each in state["events"].items()
         if day in ("", each["day"])
     )
     return "\n".join(
-        f"{number}: {each['title']}, {each['day']} {hour}, {', '.join(each['people'])}"
+        f"{number}: {each['title']}, {each['day']} at {hour}, {', '.join(each['people'])}"
         for _, hour, number, each in found
     ) or "Nothing."  # fmt: skip
 
@@ -105,7 +111,7 @@ def events(state: State, day: str = "") -> str:
 def add_event(state: State, title: str, day: str, hour: int, people: str) -> str:
     """A new event; its number is the first that is free."""
     names = sorted({_known(name.strip(), PEOPLE, "person") for name in people.split(",") if name.strip()})
-    _known(day, DAYS, "day")
+    _known(day, state["days"], "day")
     _known(hour, HOURS, "hour")
     _room(state["events"])
     number = next(str(n) for n in range(100, 1000) if str(n) not in state["events"])
@@ -117,7 +123,7 @@ def add_event(state: State, title: str, day: str, hour: int, people: str) -> str
 def move_event(state: State, event_id: str, day: str, hour: int) -> str:
     """An event at another time."""
     event = _found(state["events"], event_id, "event")
-    event["day"], event["hour"] = _known(day, DAYS, "day"), _known(hour, HOURS, "hour")
+    event["day"], event["hour"] = _known(day, state["days"], "day"), _known(hour, HOURS, "hour")
     return "Moved."
 
 
@@ -131,7 +137,7 @@ def delete_event(state: State, event_id: str) -> str:
 
 def busy(state: State, name: str, day: str) -> str:
     """When somebody else has no time."""
-    hours = state["busy"][_known(name, PEOPLE, "person")][_known(day, DAYS, "day")]
+    hours = state["busy"][_known(name, PEOPLE, "person")][_known(day, state["days"], "day")]
     return f"{name} is busy on {day} at {', '.join(map(str, hours))}."
 
 
