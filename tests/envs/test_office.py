@@ -51,6 +51,16 @@ async def test_the_expert_solves_it_and_the_idle_and_the_hasty_do_not(difficulty
     assert all(name in {tool.name for tool in env.own_tools()} for name, _ in steps) and looks
 
 
+async def test_the_easiest_calendar_has_dates_that_no_hour_can_be_taken_for():
+    env = Office(1, size=40)
+    assert not {int(day) for day in world.DATES} & set(world.HOURS)
+    for task in env.tasks("test"):
+        [_, (_, arguments)] = task.metadata["steps"][0]
+        assert arguments["day"] in world.DATES and f" to {arguments['day']} at " in task.prompt
+    episode = await play(env, Lines(write_call("events", day="Mon"), "Done."), env.tasks("test")[0])
+    assert episode.calls[0].status == "error" and "there are 21, 22" in episode.calls[0].observation.text
+
+
 async def test_requests_follow_each_other_and_anything_else_spoils_it():
     env = Office(3, size=40)
     task = env.tasks("train")[0]
