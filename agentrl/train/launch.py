@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ class Training:
     def __init__(self, config: TrainConfig, folder: Path, model: Path) -> None:
         self.config, self.folder, self.model = config, folder.resolve(), model
         self._process: subprocess.Popen[bytes] | None = None
+        self._scratch: Path | None = None
         self._restarts = 0
         self._told_to_end = False
 
@@ -85,17 +87,26 @@ class Training:
         """Prepare the run and start its driver, in a session of its own."""
         self.prepare()
         log = (self.folder / "log.txt").open("ab")
+        self._scratch = Path(tempfile.mkdtemp(prefix="agentrl-"))
         # Without bytecode files each of the run's processes would compile hundreds of modules anew.
         inherited = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "agentrl.train.driver", str(self.folder)],
-            env={**inherited, **self.environment()},
+            env={**inherited, **self.environment(), **self._temporary()},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
         log.close()
+
+    def _temporary(self) -> dict[str, str]:
+        """Where the run's processes put sockets and locks that nobody removes who is killed.
+
+        Ray stays where it was: its logs outlive the run, and the paths of its sockets must be short.
+        """
+        system = os.environ.get("RAY_TMPDIR", tempfile.gettempdir())
+        return {"TMPDIR": str(self._scratch), "RAY_TMPDIR": system}
 
     def environment(self) -> dict[str, str]:
         """Variables for every process of the run."""
@@ -176,7 +187,7 @@ class Training:
         return None
 
     def _sweep(self) -> None:
-        """End every process that carries the run's variable: Ray's daemons and workers, vLLM's."""
+        """End every process that carries the run's variable, Ray's and vLLM's too; remove what they left."""
         deadline = time.monotonic() + 10
         while (left := self._processes()) and time.monotonic() < deadline:
             for process in left:
@@ -185,6 +196,9 @@ class Training:
                 except psutil.NoSuchProcess:
                     continue
             psutil.wait_procs(left, timeout=2)
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch = None
 
     def _processes(self) -> list[psutil.Process]:
         found = []

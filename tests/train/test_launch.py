@@ -248,6 +248,15 @@ def test_a_kill_ends_the_driver_and_what_it_started(run: Path, begun: Callable[[
     assert gone(child(run))
 
 
+def test_temporary_files_of_a_run_go_with_it(run: Path, begun: Callable[[str], Training]) -> None:
+    made = begun(f"echo $TMPDIR > {run}/where; touch $TMPDIR/socket; touch {run}/made; sleep 600")
+    wait_for(lambda: (run / "made").is_file())
+    folder = Path((run / "where").read_text().strip())
+    assert (folder / "socket").is_file()
+    made.kill()
+    assert not folder.exists()
+
+
 def test_a_session_of_its_own_keeps_the_terminals_signals_away(
     run: Path, begun: Callable[[str], Training]
 ) -> None:
