@@ -12,9 +12,9 @@ from agentrl.errors import DataError, EngineError, EpisodeTimeout
 from agentrl.events import ToolCalled, TurnGenerated
 from agentrl.observation import Observation
 from agentrl.rollout.context import Context, shortened
-from agentrl.rollout.drawn import Drawn
 from agentrl.rollout.pictures import Gallery, content_of
 from agentrl.rollout.policy import Generation, Sampling, Scene
+from agentrl.rollout.sampled_turn import SampledTurn
 from agentrl.rollout.seeds import derive_seed
 from agentrl.rollout.sessions import EpisodeSessions
 from agentrl.rollout.setting import Ended, Setting
@@ -184,17 +184,17 @@ class Attempt:
         trajectory, segment = self._trajectory, self._trajectory.segments[-1]
         index, prompt, started = len(trajectory.turns), list(segment.token_ids), self.elapsed()
         most = min(self._limits.max_turn_tokens, self._room(len(prompt)))
-        drawn = await self._piece(prompt, most, index)
-        if drawn.stop_reason == "length" and not self._parse(prompt, drawn.token_ids, tools).calls:
-            drawn = await self._interrupt(prompt, drawn, index)
+        sampled = await self._piece(prompt, most, index)
+        if sampled.stop_reason == "length" and not self._parse(prompt, sampled.token_ids, tools).calls:
+            sampled = await self._interrupt(prompt, sampled, index)
         seconds = self.elapsed() - started
-        start, end, forced = drawn.into(segment)
+        start, end, forced = sampled.into(segment)
         completion = segment.token_ids[start:end]
         parsed = distinct(self._parse(prompt, completion, tools), trajectory)
         turn = Turn(
             index=index, segment=len(trajectory.segments) - 1, start=start, end=end, text=parsed.content,
             raw=self._chat.decode(completion), reasoning=parsed.reasoning, forced=forced,
-            stop_reason=drawn.stop_reason, started=started, generate_seconds=seconds,
+            stop_reason=sampled.stop_reason, started=started, generate_seconds=seconds,
         )  # fmt: skip
         trajectory.turns.append(turn)
         trajectory.messages.append(self._chat.assistant_message(parsed))
@@ -202,21 +202,21 @@ class Attempt:
         self._setting.events.emit(told)
         return turn, parsed
 
-    async def _piece(self, ids: list[int], most: int, *place: int) -> Drawn:
+    async def _piece(self, ids: list[int], most: int, *place: int) -> SampledTurn:
         """Sample ``most`` tokens at most behind ``ids``; their seed depends on their place in the episode."""
         seed, banned = self._seed, self._chat.banned_token_ids
         seed = None if seed is None else derive_seed(seed, *place)
         sampling = dataclasses.replace(self._sampling, max_tokens=most, banned_token_ids=banned, seed=seed)
         images = self._trajectory.segments[-1].images
-        return Drawn(await self._in_time(self._generate(ids, sampling, images)))
+        return SampledTurn(await self._in_time(self._generate(ids, sampling, images)))
 
-    async def _interrupt(self, prompt: list[int], drawn: Drawn, index: int) -> Drawn:
+    async def _interrupt(self, prompt: list[int], sampled: SampledTurn, index: int) -> SampledTurn:
         """Have a turn that was cut off come to its end, if the algorithm wants that."""
-        cut = self._setting.control.interruption(self._chat, self._limits, prompt, drawn.token_ids)
+        cut = self._setting.control.interruption(self._chat, self._limits, prompt, sampled.token_ids)
         if cut is None:
-            return drawn
-        finish = await self._piece([*prompt, *drawn.token_ids, *cut.ids], cut.max_tokens, index, 1)
-        return drawn.finished(cut.ids, finish)
+            return sampled
+        finish = await self._piece([*prompt, *sampled.token_ids, *cut.ids], cut.max_tokens, index, 1)
+        return sampled.finished(cut.ids, finish)
 
     def _parse(self, prompt: list[int], completion: list[int], tools: ToolBox) -> ParsedTurn:
         return printable(self._chat.parse(prompt, completion, tools.schemas))

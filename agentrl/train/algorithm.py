@@ -13,7 +13,7 @@ from agentrl.config import Algorithm as Settings
 from agentrl.errors import ConfigError
 from agentrl.registry import nearest
 from agentrl.rollout.control import CONTROLS, Control
-from agentrl.train.draws import CURRICULA
+from agentrl.train.curriculum import CURRICULA
 from agentrl.train.replay import REPLAYS, Replay, SpearReplay, TaskReplay
 from agentrl.train.shaping import SHAPINGS, Shaping
 

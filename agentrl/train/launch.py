@@ -26,8 +26,8 @@ from agentrl.rollout.control import check_control
 from agentrl.train import cpu
 from agentrl.train.agent_loop_file import write_agent_loop_file
 from agentrl.train.algorithm import plan
+from agentrl.train.curriculum import Draws, chooses
 from agentrl.train.dataset import read_tasks, write_tasks
-from agentrl.train.draws import Draws, chooses
 from agentrl.train.failure import FILE, RECOVERABLE, read_failure
 from agentrl.train.resolve import resolve
 from agentrl.train.shaping import shape_of

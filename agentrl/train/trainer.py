@@ -35,7 +35,7 @@ from agentrl.train.algorithm import plan
 from agentrl.train.batch import TOKEN_FIELDS, VERSIONS, fetch_rows
 from agentrl.train.certificate import Certificate
 from agentrl.train.checkpoints import clear_unsealed, prune, seal
-from agentrl.train.drawing import DrawingTrainer
+from agentrl.train.curriculum_trainer import CurriculumTrainer
 from agentrl.train.experience import Experience, Replayed
 from agentrl.train.failure import check_run
 from agentrl.train.loss import agent_loss
@@ -45,7 +45,7 @@ from agentrl.train.runtime import Runtime
 from agentrl.train.staleness import Examined
 
 
-class AgentTrainer(DrawingTrainer):
+class AgentTrainer(CurriculumTrainer):
     """Trains on the rows that the episode loop puts into TransferQueue, in whichever of verl's modes.
 
     Args:

@@ -17,10 +17,10 @@ from agentrl.algorithms import chosen
 from agentrl.config import load_config
 from agentrl.doctor import Row
 from agentrl.errors import ConfigError
-from agentrl.train import drawing
+from agentrl.train import curriculum_trainer
 from agentrl.train.checkpoints import clear_unsealed
+from agentrl.train.curriculum import Draws, Tiers
 from agentrl.train.dataset import read_tasks, write_tasks
-from agentrl.train.draws import Draws, Tiers
 from agentrl.train.sampler import WatchfulReplayBuffer
 from agentrl.train.trainer import SyncTrainer
 
@@ -168,7 +168,7 @@ def test_a_step_draws_its_prompts_and_learns_from_its_episodes(
 ) -> None:
     made = trainer(monkeypatch, tmp_path, "algorithm.filters.solved=0.5")
     found = rows({"t3": [True, False], "t4": [True, True, False], "t5": [False, False, True]})
-    monkeypatch.setattr(drawing, "fetch_rows", lambda batch, tokens: found)
+    monkeypatch.setattr(curriculum_trainer, "fetch_rows", lambda batch, tokens: found)
     batch = KVBatchMeta(partition_id="train", keys=["t3_0_0"], tags=[{}])
     monkeypatch.setattr(PPOTrainer, "_step_once", lambda self, *args: batch)
     first = made._next_train_batch(6)
@@ -195,18 +195,20 @@ def test_a_run_that_is_gone_on_with_knows_what_is_solved_and_where_it_was(
 
     def verls_last(self: Any) -> None:
         folder = tmp_path / f"global_step_{self.global_steps}"
-        named.append(folder / drawing.FILE)
+        named.append(folder / curriculum_trainer.FILE)
         assert named[-1].is_file()  # a kill after verl has named its checkpoint finds it whole
         (tmp_path / "latest_checkpointed_iteration.txt").write_text(str(self.global_steps))
 
     monkeypatch.setattr(PPOTrainer, "_save_checkpoint", verls_last)
     made = trainer(monkeypatch, tmp_path, *how)
-    monkeypatch.setattr(drawing, "fetch_rows", lambda batch, tokens: rows({"t1": [True], "t2": [False]}))
+    monkeypatch.setattr(
+        curriculum_trainer, "fetch_rows", lambda batch, tokens: rows({"t1": [True], "t2": [False]})
+    )
     made._next_train_batch()
     made._learn(KVBatchMeta(partition_id="train", keys=[], tags=[]))
     made.global_steps = 2
     made._next_train_batch()
-    drawing.DrawingTrainer._save_checkpoint(made)
+    curriculum_trainer.CurriculumTrainer._save_checkpoint(made)
     assert len(named) == 1 and clear_unsealed(tmp_path) == 2
 
     def verls_resumed(self: Any) -> None:

@@ -1,4 +1,4 @@
-"""The tokens of one turn on their way from the engine into the record."""
+"""A turn as the engine sampled it, on its way into the record."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from agentrl.trajectory import Segment
 
 
 @dataclass(frozen=True)
-class Drawn:
+class SampledTurn:
     """A turn as it was sampled: in one piece, or in two with tokens between them that nobody sampled.
 
     Args:
@@ -33,7 +33,7 @@ class Drawn:
         """Why the turn ended."""
         return (self.finish or self.first).stop_reason
 
-    def finished(self, inserted: list[int], finish: Drawn) -> Drawn:
+    def finished(self, inserted: list[int], finish: SampledTurn) -> SampledTurn:
         """The turn with what came after it was cut off; the same, where nothing came."""
         if not finish.first.token_ids:
             return self

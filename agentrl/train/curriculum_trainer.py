@@ -22,12 +22,12 @@ from agentrl.config import TrainConfig
 from agentrl.task import Task
 from agentrl.train.algorithm import Plan
 from agentrl.train.batch import fetch_rows
-from agentrl.train.draws import Draws, chooses
+from agentrl.train.curriculum import Draws, chooses
 
 FILE = "curriculum.json"
 
 
-class DrawingTrainer(PPOTrainer):
+class CurriculumTrainer(PPOTrainer):
     """Draws prompts as a curriculum says, and learns from episodes which tasks are solved."""
 
     _settings: TrainConfig
