@@ -31,6 +31,8 @@ COLUMNS = ("Stock", "Price", "Sold", "Boxes", "Weight", "Orders")
 
 READABLE = 3.2
 """Height in pixels of letters that nobody can read: that of text in a picture shown as a whole."""
+PATCHES = 4
+"""Of a mosaic; the smallest one has as many parts."""
 SIDES = (2048, 4096)
 """Of canvases."""
 SHEET = (2400, 1800)
@@ -88,6 +90,24 @@ def weave(rng: random.Random, showing: Showing) -> Puzzle:
         "marks": [["weave", list(where), block // 2, [COLORS[name] for name in names]]],
     }
     return Puzzle("Name the patch's four colours row by row.", " ".join(names), picture, (where,))
+
+
+def mosaic(rng: random.Random, showing: Showing) -> Puzzle:
+    """Some of the parts of a picture are such patches, each with its colours in an order of its own.
+
+    The question names one by its number: where to look is said, what is there is not.
+    """
+    side, block = math.isqrt(showing.shown_pixels), showing.grid
+    part = side // showing.grid * block
+    numbers = rng.sample(range(showing.grid**2), PATCHES)
+    marks: list[Any] = []
+    for number in numbers:
+        row, column = divmod(number, showing.grid)
+        names = rng.sample(list(COLORS), len(COLORS))
+        where = (column * part, row * part, (column + 1) * part, (row + 1) * part)
+        marks.append(["weave", list(where), block // 2, [COLORS[name] for name in names]])
+    picture = {"size": [side * block, side * block], "ground": "#f0f0f0", "marks": marks}
+    return Puzzle(f"Name the four colours of part {numbers[-1] + 1} row by row.", " ".join(names), picture, (where,))
 
 
 def target(rng: random.Random, showing: Showing) -> Puzzle:
@@ -196,6 +216,6 @@ def video(rng: random.Random, showing: Showing) -> Puzzle:
 
 Make = Callable[[random.Random, Showing], Puzzle]
 KINDS: Mapping[str, Make] = MappingProxyType(
-    {"weave": weave, "target": target, "chart": chart, "table": table, "video": video}
+    {"weave": weave, "mosaic": mosaic, "target": target, "chart": chart, "table": table, "video": video}
 )
 USUAL = ("target", "chart", "table", "video")
