@@ -65,9 +65,8 @@ def make(rng: random.Random, users: int, orders: int, items: int) -> State:
     state: State = {"users": {}, "orders": {}, "products": products}
     for name in rng.sample(NAMES, users):
         user = str(next(numbers))
-        first = name.split()[0].lower()
         state["users"][user] = {
-            "name": name, "email": f"{first}{rng.randint(10, 99)}@mail.net",
+            "name": name, "email": f"c{next(numbers)}@mail.net",
             "postcode": str(rng.randint(10_000, 99_999)), "address": address(rng),
         }  # fmt: skip
         wares = rng.sample(sorted(PRODUCTS), orders * items)

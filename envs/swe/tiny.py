@@ -15,7 +15,7 @@ from agentrl.rewards.tests import Suite
 FILE, TESTS = "f.py", "test_f.py"
 NAMES = ["area", "cost", "count", "fee", "gain", "load", "mass", "pay", "price", "rate", "score", "sum",
          "tax", "total", "width"]  # fmt: skip
-VARIABLES = "abcdefhkmnprstuvwxyz"
+VARIABLES = [f"x{number}" for number in range(10)]
 OPERATORS = {
     "+": lambda x, y: x + y,
     "-": lambda x, y: x - y,

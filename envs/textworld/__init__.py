@@ -10,7 +10,7 @@ from typing import Any
 
 from agentrl import ConfigError, Expert, InfrastructureError, Observation, Task, ToolError, call, say, tool
 from agentrl.envs.stepping import Stepping
-from agentrl.envs.textworld.games import SHAPES, Game, Games
+from agentrl.envs.textworld.games import SHAPES, Game, Games, Quest
 
 COMMAND_SECONDS = 10.0
 """Of one command, inside the sandbox."""
@@ -24,6 +24,8 @@ LIMITS: dict[str, Any] = {
     "memory_mb": 192,
     "preload": ("jericho",),
 }
+
+DIRECTIONS = ("north", "east", "south", "west")
 
 _COMMAND = re.compile(r"[A-Za-z][A-Za-z0-9' -]{0,99}")
 _OUT_OF_WORLD = frozenset(
@@ -42,6 +44,8 @@ class TextWorld(Stepping):
         size: games of the train split; the test split has a quarter of it, at most 256.
         seed: other seeds make other games.
         expert_rate: the share of episodes in which the expert follows the walkthrough.
+        quest: ``any``, or ``coin``: only to go to a coin and to take it, with 2, 10 or 30 rooms and 2, 5 or
+            10 commands.
 
     Raises:
         ConfigError: an option does not fit, or TextWorld is not installed.
@@ -50,14 +54,22 @@ class TextWorld(Stepping):
     name = "textworld"
 
     def __init__(
-        self, difficulty: int = 2, size: int = 1000, seed: int = 0, expert_rate: float = 1.0
+        self,
+        difficulty: int = 2,
+        size: int = 1000,
+        seed: int = 0,
+        expert_rate: float = 1.0,
+        quest: Quest = "any",
     ) -> None:
-        if difficulty not in SHAPES:
+        if quest not in SHAPES:
+            raise ConfigError(f"quest={quest!r} must be 'any' or 'coin'.")
+        if difficulty not in SHAPES[quest]:
             raise ConfigError(f"difficulty={difficulty!r} must be 1, 2 or 3.")
         if not 0 <= expert_rate <= 1:
             raise ConfigError(f"expert_rate={expert_rate} must be from 0 to 1.")
         super().__init__("Play with act, one command a call.", None, size, seed)
-        self.games, self.expert_rate = Games(SHAPES[difficulty]), expert_rate
+        self.games, self.expert_rate = Games(SHAPES[quest][difficulty]), expert_rate
+        self.coin = quest == "coin"
         self.game: Game | None = None
 
     async def reset(self, task: Task) -> None:
@@ -97,11 +109,15 @@ class TextWorld(Stepping):
         return result.stdout
 
     def expert(self, task: Task, rng: random.Random) -> Expert:
-        """Follows the walkthrough, or looks around and gives up."""
+        """Follows the walkthrough, or looks around and gives up; where there is a coin, it goes anywhere."""
         assert self.game is not None
         if rng.random() < self.expert_rate:
             for command in self.game.walkthrough:
                 yield call("act", command=command)
+        elif self.coin:
+            for _ in self.game.walkthrough[1:]:
+                yield call("act", command=f"go {rng.choice(DIRECTIONS)}")
+            yield call("act", command="take coin")
         else:
             yield call("act", command="look")
         yield say("Done.")

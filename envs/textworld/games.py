@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from agentrl import ConfigError, InfrastructureError
 from agentrl.rewards.memo import Memo
@@ -33,15 +34,21 @@ class Shape:
         rooms: in all.
         objects: beside what the quest is about.
         steps: commands that the shortest solution takes.
+        coin: whether it is TextWorld's Coin Collector: the quest is to go to a coin and to take it.
     """
 
     rooms: int
     objects: int
     steps: int
+    coin: bool = False
 
 
-SHAPES: Mapping[int, Shape] = {1: Shape(1, 2, 1), 2: Shape(3, 5, 3), 3: Shape(6, 10, 6)}
-"""By difficulty."""
+Quest = Literal["any", "coin"]
+SHAPES: Mapping[Quest, Mapping[int, Shape]] = {
+    "any": {1: Shape(1, 2, 1), 2: Shape(3, 5, 3), 3: Shape(6, 10, 6)},
+    "coin": {1: Shape(2, 0, 2, coin=True), 2: Shape(10, 0, 5, coin=True), 3: Shape(30, 0, 10, coin=True)},
+}
+"""By quest and difficulty."""
 
 
 @dataclasses.dataclass(frozen=True)

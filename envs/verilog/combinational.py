@@ -47,12 +47,14 @@ GATES: dict[str, tuple[int, int, int, int]] = {
     "~a | b": (1, 1, 0, 1),
 }
 """Expressions, and their values for ab = 00, 01, 10 and 11."""
-LETTERS = "abcdefghjknpqrstuvwxyz"
+NUMBERS = range(10, 100)
+"""Of their outputs."""
 
 
 def gate(rng: random.Random) -> Module:
     """A function of two bits that is not told: the example bench shows it."""
-    one, two, out = rng.sample(LETTERS, 3)
+    one, two = (f"i{number}" for number in rng.sample(range(10), 2))
+    out = f"o{rng.choice(NUMBERS)}"
     expression, values = rng.choice(list(GATES.items()))
     interface = Interface("m", (Port(one), Port(two)), (Port(out),))
     return Module(

@@ -38,19 +38,19 @@ async def play(env: TextWorld, policy: Any, sandbox: Any, task: Task, **limits: 
 
 
 @in_the_sandbox
-@pytest.mark.parametrize("difficulty", SHAPES)
-async def test_the_expert_wins_and_idlers_do_not(difficulty, sandbox):
-    env = TextWorld(difficulty, size=8)
+@pytest.mark.parametrize(("quest", "difficulty"), [("any", 1), ("any", 2), ("any", 3), ("coin", 1)])
+async def test_the_expert_wins_and_idlers_do_not(quest, difficulty, sandbox):
+    env = TextWorld(difficulty, size=8, quest=quest)
     task = env.tasks("test")[0]
     won = await play(env, ScriptedPolicy(make_chat()), sandbox, task)
     assert (won.status, won.reward) == ("finished", 1.0) and won.calls[-1].observation.metadata["won"]
-    assert len(won.calls) == SHAPES[difficulty].steps and all(turn.rewards for turn in won.turns)
+    assert len(won.calls) == SHAPES[quest][difficulty].steps and all(turn.rewards for turn in won.turns)
     opening = str(won.messages[0]["content"])
     assert opening.startswith("Play with act") and "-= " in opening and "$$" not in opening
     idle = await play(env, Lines(write_call("act", command="look"), "Done."), sandbox, task)
     assert (idle.status, idle.reward) == ("finished", 0.0)
     assert idle.messages[0] == won.messages[0]
-    shy = TextWorld(difficulty, size=8, expert_rate=0.0)
+    shy = TextWorld(difficulty, size=8, expert_rate=0.0, quest=quest)
     assert (await play(shy, ScriptedPolicy(make_chat()), sandbox, task)).reward == 0.0
 
 
@@ -109,9 +109,9 @@ async def test_games_that_cannot_be_made_void_the_episode(sandbox, tmp_path, mon
 
 
 async def test_a_seed_has_one_game(tmp_path, monkeypatch):
-    kept = await Games(SHAPES[1]).get(3)
+    kept = await Games(SHAPES["any"][1]).get(3)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    again = await Games(SHAPES[1]).get(3)
+    again = await Games(SHAPES["any"][1]).get(3)
     assert (again.objective, again.walkthrough) == (kept.objective, kept.walkthrough)
     assert [place.name.startswith("making-") for place in tmp_path.glob("agentrl/textworld/*")] == [False]
 
@@ -123,7 +123,9 @@ def test_splits_are_disjoint_and_repeatable():
     assert env.tasks("test") == TextWorld(size=40).tasks("test")
 
 
-@pytest.mark.parametrize("options", [{"difficulty": 4}, {"size": 2}, {"seed": -1}, {"expert_rate": 2}])
+@pytest.mark.parametrize(
+    "options", [{"difficulty": 4}, {"size": 2}, {"seed": -1}, {"expert_rate": 2}, {"quest": "key"}]
+)
 def test_options_that_do_not_fit(options):
     with pytest.raises(ConfigError):
         find_env("agentrl.envs.textworld:TextWorld", options)

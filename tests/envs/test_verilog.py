@@ -88,7 +88,7 @@ def test_options_that_do_not_fit(options, words):
 
 
 def test_a_family_that_runs_out_and_an_unknown_split_are_told(monkeypatch):
-    monkeypatch.setattr(combinational, "LETTERS", "abcd")
+    monkeypatch.setattr(combinational, "NUMBERS", range(1))
     with pytest.raises(ConfigError, match="'gate' has too few modules"):
         Verilog(difficulty=1, size=100).tasks("train")
     with pytest.raises(ConfigError, match="'train' and 'test'"):
