@@ -79,7 +79,17 @@ def train(mode: str, *, steps: int, bound: int, folder: Path) -> Run:
         RuntimeError: the run failed, or took longer than half an hour.
     """
     words = [*SETTINGS, f"mode={mode}", f"steps={steps}", f"staleness.bound={bound}", f"runs={folder}"]
-    config = load_config(str(WORLD), words)
+    began = time.time()
+    return summarise(mode, began, launched(str(WORLD), words))
+
+
+def launched(env: str, words: Sequence[str]) -> list[Event]:
+    """Train on an environment with these settings, to the end; everything that the run told.
+
+    Raises:
+        RuntimeError: the run failed, or took longer than half an hour.
+    """
+    config = load_config(env, words)
     model = find_model(config, find_env(config.env))
     run = RunFolder.create(config.runs, config.env, config)
     training = Training(config, run.path, model)
@@ -88,13 +98,13 @@ def train(mode: str, *, steps: int, bound: int, folder: Path) -> Run:
     try:
         while (status := training.poll()) is None:
             if time.time() - began > RUN_SECONDS:
-                raise RuntimeError(f"training with mode={mode} did not end in {RUN_SECONDS:g} s")
+                raise RuntimeError(f"training with mode={config.mode} did not end in {RUN_SECONDS:g} s")
             time.sleep(0.5)
     finally:
         training.kill()
     if status:
-        raise RuntimeError(f"training with mode={mode} failed: {training.failure()}; see {run.log}")
-    return summarise(mode, began, list(reader.poll()))
+        raise RuntimeError(f"training with mode={config.mode} failed: {training.failure()}; see {run.log}")
+    return list(reader.poll())
 
 
 def summarise(mode: str, began: float, events: list[Event]) -> Run:

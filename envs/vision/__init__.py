@@ -60,7 +60,7 @@ class Vision(Env):
 
     Args:
         kinds: of built-in pictures, of :data:`agentrl.envs.vision.puzzles.KINDS`; by default all but
-            ``weave``.
+            ``weave`` and ``mosaic``.
         size: built-in tasks in ``train``; ``test`` has a quarter of it, at most 256.
         seed: of the built-in pictures.
         data: instead of them ``easy-vqa``, or rows of ``image``, ``question`` and ``answer``; see

@@ -107,7 +107,9 @@ def mosaic(rng: random.Random, showing: Showing) -> Puzzle:
         where = (column * part, row * part, (column + 1) * part, (row + 1) * part)
         marks.append(["weave", list(where), block // 2, [COLORS[name] for name in names]])
     picture = {"size": [side * block, side * block], "ground": "#f0f0f0", "marks": marks}
-    return Puzzle(f"Name the four colours of part {numbers[-1] + 1} row by row.", " ".join(names), picture, (where,))
+    return Puzzle(
+        f"Name the four colours of part {numbers[-1] + 1} row by row.", " ".join(names), picture, (where,)
+    )
 
 
 def target(rng: random.Random, showing: Showing) -> Puzzle:

@@ -21,7 +21,7 @@ from rollout_support import Recorder, make_limits
 from agentrl import ConfigError, DataError, Snapshot, Task, Trajectory, call, say, tool
 from agentrl.config import load_config
 from agentrl.envs.vision import Vision, drawing
-from agentrl.envs.vision.puzzles import COLORS, KINDS, SIDES, Showing, weave
+from agentrl.envs.vision.puzzles import COLORS, KINDS, SIDES, Showing, mosaic, weave
 from agentrl.inspect.plain import plain_chat
 from agentrl.registry import find_env, source_folder
 from agentrl.rollout import EpisodeRunner, ScriptedPolicy
@@ -45,7 +45,7 @@ async def sandbox() -> AsyncIterator[NamespaceSandbox]:
 # ---- pictures ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kinds", [["weave"], None])
+@pytest.mark.parametrize("kinds", [["weave"], ["mosaic"], None])
 def test_splits_are_disjoint_and_repeatable(kinds):
     env = Vision(kinds=kinds, size=200)
     train, test = env.tasks("train"), env.tasks("test")
@@ -79,6 +79,22 @@ def test_a_weave_lies_in_one_part():
         assert left // 112 == (right - 1) // 112 and top // 112 == (bottom - 1) // 112
 
 
+def test_a_mosaic_says_where_to_look_and_not_what_is_there():
+    showing = Showing(56 * 56, 14)
+    puzzle = mosaic(random.Random(5), showing)
+    seen = set()
+    for names in itertools.permutations(COLORS):
+        marks = [[*mark[:-1], [COLORS[name] for name in names]] for mark in puzzle.picture["marks"]]
+        image = drawing.picture({**puzzle.picture, "marks": marks})
+        seen.add(image.resize((56, 56), Image.Resampling.BOX).tobytes())
+    assert len(seen) == 1
+    asked = int(puzzle.question.split(" part ")[1].split()[0]) - 1
+    [where] = puzzle.where
+    assert where == (asked % 14 * 56, asked // 14 * 56, (asked % 14 + 1) * 56, (asked // 14 + 1) * 56)
+    [there] = [mark for mark in puzzle.picture["marks"] if mark[1] == list(where)]
+    assert [COLORS[name] for name in puzzle.answer.split()] == there[-1]
+
+
 def test_canvases_are_large_and_their_targets_small():
     showing = Showing(200_704, 4)
     for seed in range(20):
@@ -93,7 +109,7 @@ def test_canvases_are_large_and_their_targets_small():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"kinds": ["photo"]}, "known: chart, table, target, video, weave"),
+        ({"kinds": ["photo"]}, "known: chart, mosaic, table, target, video, weave"),
         ({"kinds": []}, "empty"),
         ({"tools": ["python"]}, "known: crop"),
         ({"size": 3}, "at least 4"),
@@ -146,7 +162,8 @@ def answering(text: str) -> Script:
 @in_the_sandbox
 @pytest.mark.parametrize("kind", KINDS)
 async def test_the_expert_looks_and_solves_every_kind(kind, sandbox):
-    env = Vision(**SMALL, size=16) if kind == "weave" else Vision(kinds=[kind], size=16)
+    options = {**SMALL, "kinds": [kind]} if kind in ("weave", "mosaic") else {"kinds": [kind]}
+    env = Vision(**options, size=16)
     for task in env.tasks("test")[:2]:
         episode = await play(env, sandbox, task)
         assert (episode.status, episode.reward) == ("finished", 1.0), episode.messages
