@@ -84,6 +84,10 @@ def merge(actor: Path, out: Path, *, start: Path | None = None) -> Path:
                 f"verl's merger could not read the checkpoint {actor}: {lines[-1]}. If the disk was full "
                 "when it was saved, export an earlier one."
             )
+        # Where transformers lacks a library, the merger leaves out how images are processed.
+        for file in (actor / "huggingface").iterdir():
+            if file.is_file() and not (folder / file.name).exists():
+                shutil.copyfile(file, folder / file.name)
         if start is not None and (start / CHAT_FILE).is_file():
             shutil.copyfile(start / CHAT_FILE, folder / CHAT_FILE)
     return out

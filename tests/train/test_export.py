@@ -34,6 +34,7 @@ def run(tmp_path: Path) -> RunFolder:
         model.config.architectures = [type(model).__name__]
         model.config.save_pretrained(actor / "huggingface")
         tokenizer.save_pretrained(actor / "huggingface")
+        (actor / "huggingface" / "processor_config.json").write_text('{"image_processor": {}}')
     (run.checkpoints / "latest_checkpointed_iteration.txt").write_text("10")
     (run.checkpoints / "global_step_11").mkdir()  # begun, and cut off
     return run
@@ -47,6 +48,7 @@ def test_the_newest_checkpoint_becomes_a_model_folder(run: RunFolder, tmp_path: 
         assert torch.equal(model.state_dict()[name].to(torch.bfloat16), tensor), name
     chat = Chat.load(str(out))
     assert chat.name == "chatml-json" and "agentrl_chat.json" in chat.reason
+    assert json.loads((out / "processor_config.json").read_text()) == {"image_processor": {}}
     assert [path.name for path in out.parent.iterdir()] == ["model"]
 
 
