@@ -11,7 +11,9 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,9 +63,17 @@ def _train(folder: Path, runtime: Runtime) -> None:
     from agentrl.train.resolve import check
 
     composed = OmegaConf.load(folder / "verl.yaml")
-    runtime.events.emit(StageStarted("starting Ray"))
-    ray.init(**_ray_settings(runtime, composed))
-    try:
+    with ExitStack() as opened:
+        runtime.events.emit(StageStarted("starting Ray"))
+        settings = _ray_settings(runtime, composed)
+        if runtime.config.hardware.device == "cpu" and not runtime.config.hardware.address:
+            from agentrl.train.zygote import Zygote
+
+            zygote = opened.enter_context(Zygote(Path(tempfile.mkdtemp(prefix="zygote-"))))
+            settings["runtime_env"]["py_executable"] = str(zygote.program)
+        ray.init(**settings)
+        opened.callback(ray.shutdown)
+        ray.remote(num_cpus=0)(_nothing).remote()  # the first worker has the zygote import the rest
         runtime.events.emit(StageStarted("loading verl"))
         import transfer_queue
 
@@ -75,30 +85,26 @@ def _train(folder: Path, runtime: Runtime) -> None:
         OmegaConf.resolve(composed)
         composed.transfer_queue.enable = True
         transfer_queue.init(composed.transfer_queue)
-        try:
-            runtime.events.emit(
-                StageStarted("starting engine", "policy, inference engine and rollout workers")
-            )
-            if runtime.config.hardware.address:  # rollout workers may be on other machines
-                composed.trainer.v1.sampler.sampler_kwargs.host = ray.util.get_node_ip_address().strip("[]")
-            trainer = _trainer_class(runtime.config.mode)(composed, runtime, folder)
-            trainer.init()
-            manager = EpisodeManager.create(
-                config=composed,
-                llm_client=trainer.get_llm_client(),
-                teacher_client=trainer.get_teacher_client(),
-                reward_loop_worker_handles=trainer.get_reward_handles(),
-            )
-            ended = threading.Event()
-            _watch_processes(folder, runtime, ended)
-            try:
-                trainer.fit(manager)
-            finally:
-                ended.set()
-        finally:
-            transfer_queue.close()
-    finally:
-        ray.shutdown()
+        opened.callback(transfer_queue.close)
+        runtime.events.emit(StageStarted("starting engine", "policy, inference engine and rollout workers"))
+        if runtime.config.hardware.address:  # rollout workers may be on other machines
+            composed.trainer.v1.sampler.sampler_kwargs.host = ray.util.get_node_ip_address().strip("[]")
+        trainer = _trainer_class(runtime.config.mode)(composed, runtime, folder)
+        trainer.init()
+        manager = EpisodeManager.create(
+            config=composed,
+            llm_client=trainer.get_llm_client(),
+            teacher_client=trainer.get_teacher_client(),
+            reward_loop_worker_handles=trainer.get_reward_handles(),
+        )
+        ended = threading.Event()
+        opened.callback(ended.set)
+        _watch_processes(folder, runtime, ended)
+        trainer.fit(manager)
+
+
+def _nothing() -> None:
+    """What a worker does that is only to be started."""
 
 
 def _trainer_class(mode: str) -> type[AgentTrainer]:

@@ -122,6 +122,9 @@ class Training:
             "VERL_LOGGING_LEVEL": "WARN",
             "VLLM_LOGGING_LEVEL": "WARNING",
         }
+        if not self.config.hardware.address:
+            # Ray's own choice for a cluster of its own; the zygote has to know before Ray makes it.
+            common["RAY_AUTH_MODE"] = os.environ.get("RAY_AUTH_MODE", "token")
         if self.config.hardware.device != "cpu":
             return common
         carried_out = plan(self.config.algorithm)
