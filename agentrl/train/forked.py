@@ -16,7 +16,7 @@ from types import FrameType
 
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 NUMBER = struct.Struct("!i")
-MAX_FILES = 128
+MAX_FILES = 250
 """Open files that can be handed over."""
 
 
@@ -25,6 +25,8 @@ def main(path: str, arguments: list[str]) -> int:
     # Importing pathlib would take longer than all else in here.
     listed = map(int, os.listdir("/proc/self/fd"))  # noqa: PTH208
     files = sorted(number for number in listed if _is_open(number))
+    if len(files) > MAX_FILES:
+        sys.exit(f"{len(files)} files are open, and {MAX_FILES} can be handed over.")
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.connect(path)
     here = os.getcwd()  # noqa: PTH109

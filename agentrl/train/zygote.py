@@ -141,10 +141,11 @@ class Server:
                 elif key.fileobj is self._ended:
                     self._ended.recv(4096)
                     self._reap()
-                else:  # who asked was killed
+                elif (
+                    self._asked.get(key.data) is key.fileobj
+                ):  # who asked was killed, and it was not reaped yet
                     self._selector.unregister(key.fileobj)
-                    if key.data in self._asked:
-                        os.kill(key.data, signal.SIGKILL)
+                    os.kill(key.data, signal.SIGKILL)
 
     def _accept(self) -> Request | None:
         """Fork for one that asks; what to run in the child, and ``None`` in this process."""

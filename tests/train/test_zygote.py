@@ -27,7 +27,7 @@ def zygote() -> Iterator[Zygote]:
 def ask(zygote: Zygote, *arguments: str, **how: object) -> subprocess.CompletedProcess[str]:
     """What comes of Python with these arguments, by way of the zygote."""
     command = [str(zygote.program), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False, **how)  # type: ignore[call-overload, no-any-return]
+    return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False, **how)  # type: ignore[call-overload]
 
 
 SHOW = "import os, sys; print(sys.argv, os.getcwd(), os.environ.get('COLOR'), input()); sys.exit(3)"
