@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentrl.events import StageStarted, Warned
 from agentrl.train.failure import ProcessLost, RunStopped, read_failure, write_failure
-from agentrl.train.runtime import Runtime, load_runtime
+from agentrl.train.runtime import GIVEN_VARIABLES, Runtime, load_runtime
 
 if TYPE_CHECKING:
     from agentrl.train.trainer import AgentTrainer
@@ -66,7 +66,7 @@ def _train(folder: Path, runtime: Runtime) -> None:
     with ExitStack() as opened:
         runtime.events.emit(StageStarted("starting Ray"))
         settings = _ray_settings(runtime, composed)
-        if runtime.config.hardware.device == "cpu" and not runtime.config.hardware.address:
+        if runtime.config.hardware.device == "cpu" and not runtime.config.cluster:
             from agentrl.train.zygote import Zygote
 
             zygote = opened.enter_context(Zygote(Path(tempfile.mkdtemp(prefix="zygote-"))))
@@ -87,7 +87,7 @@ def _train(folder: Path, runtime: Runtime) -> None:
         transfer_queue.init(composed.transfer_queue)
         opened.callback(transfer_queue.close)
         runtime.events.emit(StageStarted("starting engine", "policy, inference engine and rollout workers"))
-        if runtime.config.hardware.address:  # rollout workers may be on other machines
+        if runtime.config.cluster:  # rollout workers may be on other machines
             composed.trainer.v1.sampler.sampler_kwargs.host = ray.util.get_node_ip_address().strip("[]")
         trainer = _trainer_class(runtime.config.mode)(composed, runtime, folder)
         trainer.init()
@@ -122,15 +122,18 @@ def _ray_settings(runtime: Runtime, composed: Any) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     settings: dict[str, Any] = dict(OmegaConf.to_container(composed.ray_kwargs.ray_init, resolve=True))
-    if runtime.config.hardware.address:
+    if runtime.config.cluster:
         for local_only in ("num_cpus", "num_gpus", "include_dashboard"):
             settings.pop(local_only, None)
-        settings["address"] = runtime.config.hardware.address
+        settings["address"] = runtime.config.cluster
     else:
         # Ray would join whatever cluster runs on this machine, a tool server's for one.
         settings["address"] = "local"
+    variables = {"TRANSFER_QUEUE_ENABLE": "1", "TOKENIZERS_PARALLELISM": "false", "NCCL_DEBUG": "WARN"}
+    # A cluster's nodes were there before the run; processes of our own Ray inherit all variables.
+    given = os.environ.get(GIVEN_VARIABLES, "").split(",") if runtime.config.cluster else ()
     settings["runtime_env"] = {
-        "env_vars": {"TRANSFER_QUEUE_ENABLE": "1", "TOKENIZERS_PARALLELISM": "false", "NCCL_DEBUG": "WARN"}
+        "env_vars": {**{name: os.environ[name] for name in given if name in os.environ}, **variables}
     }
     settings["logging_level"] = logging.WARNING
     return {key: value for key, value in settings.items() if value is not None}
