@@ -175,7 +175,6 @@ class Hardware(Section):
     )
     rollout_workers: int = Field(8, ge=1, description="processes that run episodes")
     micro_batch_tokens: int = Field(16384, ge=128, description="tokens in one forward pass of training")
-    address: str | None = Field(None, description="address of a Ray cluster; default: start one here")
 
 
 class TrainConfig(Section):
@@ -188,6 +187,9 @@ class TrainConfig(Section):
         "sync",
         description="sync: sample, then train; one_step_off: sample the next step meanwhile; async: never "
         "wait, within staleness.bound",
+    )
+    cluster: str | None = Field(
+        None, description="address of a Ray cluster, or 'auto'; default: start one on this machine"
     )
     data: str | None = Field(
         None, description="folder or hub id of the tasks, where the environment takes one"

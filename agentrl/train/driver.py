@@ -11,13 +11,15 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentrl.events import StageStarted, Warned
 from agentrl.train.failure import ProcessLost, RunStopped, read_failure, write_failure
-from agentrl.train.runtime import Runtime, load_runtime
+from agentrl.train.runtime import GIVEN_VARIABLES, Runtime, load_runtime
 
 if TYPE_CHECKING:
     from agentrl.train.trainer import AgentTrainer
@@ -61,9 +63,17 @@ def _train(folder: Path, runtime: Runtime) -> None:
     from agentrl.train.resolve import check
 
     composed = OmegaConf.load(folder / "verl.yaml")
-    runtime.events.emit(StageStarted("starting Ray"))
-    ray.init(**_ray_settings(runtime, composed))
-    try:
+    with ExitStack() as opened:
+        runtime.events.emit(StageStarted("starting Ray"))
+        settings = _ray_settings(runtime, composed)
+        if runtime.config.hardware.device == "cpu" and not runtime.config.cluster:
+            from agentrl.train.zygote import Zygote
+
+            zygote = opened.enter_context(Zygote(Path(tempfile.mkdtemp(prefix="zygote-"))))
+            settings["runtime_env"]["py_executable"] = str(zygote.program)
+        ray.init(**settings)
+        opened.callback(ray.shutdown)
+        ray.remote(num_cpus=0)(_nothing).remote()  # the first worker has the zygote import the rest
         runtime.events.emit(StageStarted("loading verl"))
         import transfer_queue
 
@@ -75,30 +85,26 @@ def _train(folder: Path, runtime: Runtime) -> None:
         OmegaConf.resolve(composed)
         composed.transfer_queue.enable = True
         transfer_queue.init(composed.transfer_queue)
-        try:
-            runtime.events.emit(
-                StageStarted("starting engine", "policy, inference engine and rollout workers")
-            )
-            if runtime.config.hardware.address:  # rollout workers may be on other machines
-                composed.trainer.v1.sampler.sampler_kwargs.host = ray.util.get_node_ip_address().strip("[]")
-            trainer = _trainer_class(runtime.config.mode)(composed, runtime, folder)
-            trainer.init()
-            manager = EpisodeManager.create(
-                config=composed,
-                llm_client=trainer.get_llm_client(),
-                teacher_client=trainer.get_teacher_client(),
-                reward_loop_worker_handles=trainer.get_reward_handles(),
-            )
-            ended = threading.Event()
-            _watch_processes(folder, runtime, ended)
-            try:
-                trainer.fit(manager)
-            finally:
-                ended.set()
-        finally:
-            transfer_queue.close()
-    finally:
-        ray.shutdown()
+        opened.callback(transfer_queue.close)
+        runtime.events.emit(StageStarted("starting engine", "policy, inference engine and rollout workers"))
+        if runtime.config.cluster:  # rollout workers may be on other machines
+            composed.trainer.v1.sampler.sampler_kwargs.host = ray.util.get_node_ip_address().strip("[]")
+        trainer = _trainer_class(runtime.config.mode)(composed, runtime, folder)
+        trainer.init()
+        manager = EpisodeManager.create(
+            config=composed,
+            llm_client=trainer.get_llm_client(),
+            teacher_client=trainer.get_teacher_client(),
+            reward_loop_worker_handles=trainer.get_reward_handles(),
+        )
+        ended = threading.Event()
+        opened.callback(ended.set)
+        _watch_processes(folder, runtime, ended)
+        trainer.fit(manager)
+
+
+def _nothing() -> None:
+    """What a worker does that is only to be started."""
 
 
 def _trainer_class(mode: str) -> type[AgentTrainer]:
@@ -116,15 +122,18 @@ def _ray_settings(runtime: Runtime, composed: Any) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     settings: dict[str, Any] = dict(OmegaConf.to_container(composed.ray_kwargs.ray_init, resolve=True))
-    if runtime.config.hardware.address:
+    if runtime.config.cluster:
         for local_only in ("num_cpus", "num_gpus", "include_dashboard"):
             settings.pop(local_only, None)
-        settings["address"] = runtime.config.hardware.address
+        settings["address"] = runtime.config.cluster
     else:
         # Ray would join whatever cluster runs on this machine, a tool server's for one.
         settings["address"] = "local"
+    variables = {"TRANSFER_QUEUE_ENABLE": "1", "TOKENIZERS_PARALLELISM": "false", "NCCL_DEBUG": "WARN"}
+    # A cluster's nodes were there before the run; processes of our own Ray inherit all variables.
+    given = os.environ.get(GIVEN_VARIABLES, "").split(",") if runtime.config.cluster else ()
     settings["runtime_env"] = {
-        "env_vars": {"TRANSFER_QUEUE_ENABLE": "1", "TOKENIZERS_PARALLELISM": "false", "NCCL_DEBUG": "WARN"}
+        "env_vars": {**{name: os.environ[name] for name in given if name in os.environ}, **variables}
     }
     settings["logging_level"] = logging.WARNING
     return {key: value for key, value in settings.items() if value is not None}

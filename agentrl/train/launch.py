@@ -30,6 +30,7 @@ from agentrl.train.curriculum import Draws, chooses
 from agentrl.train.dataset import read_tasks, write_tasks
 from agentrl.train.failure import FILE, RECOVERABLE, read_failure
 from agentrl.train.resolve import resolve
+from agentrl.train.runtime import GIVEN_VARIABLES
 from agentrl.train.shaping import shape_of
 
 RUN_VARIABLE = "AGENTRL_RUN"
@@ -90,9 +91,10 @@ class Training:
         self._scratch = Path(tempfile.mkdtemp(prefix="agentrl-"))
         # Without bytecode files each of the run's processes would compile hundreds of modules anew.
         inherited = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+        given = self.environment()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "agentrl.train.driver", str(self.folder)],
-            env={**inherited, **self.environment(), **self._temporary()},
+            env={**inherited, **given, GIVEN_VARIABLES: ",".join(given), **self._temporary()},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -122,6 +124,9 @@ class Training:
             "VERL_LOGGING_LEVEL": "WARN",
             "VLLM_LOGGING_LEVEL": "WARNING",
         }
+        if not self.config.cluster:
+            # Ray's own choice for a cluster of its own; the zygote has to know before Ray makes it.
+            common["RAY_AUTH_MODE"] = os.environ.get("RAY_AUTH_MODE", "token")
         if self.config.hardware.device != "cpu":
             return common
         carried_out = plan(self.config.algorithm)

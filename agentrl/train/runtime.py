@@ -17,6 +17,9 @@ from agentrl.registry import find_env
 if TYPE_CHECKING:
     from agentrl.sandbox import Sandbox
 
+GIVEN_VARIABLES = "AGENTRL_VARIABLES"
+"""In the driver: names of the variables, separated by commas, that every process of a run is given."""
+
 
 @dataclass
 class Runtime:
