@@ -189,7 +189,7 @@ class EpisodeLoop(AgentLoopBase):
             ledger = rollout.policy.take_ledger(episode)
         wanted = info["split"] == "train" and rollout.wants_ledger(step)
         solved = succeeded(rollout.runner.env, trajectory)
-        summary = {**_summary(trajectory), **_usage(trajectory, ledger), "success": solved, "asked": size}
+        summary = {**summary_of(trajectory), **_usage(trajectory, ledger), "success": solved, "asked": size}
         if wanted:
             keep_pictures(rollout.folder, trajectory.pictures.values())
         return to_outputs(
@@ -287,7 +287,8 @@ def _carry(samples: list[Sample]) -> None:
         earlier.rewards = [0.0] * len(earlier.rewards)
 
 
-def _summary(trajectory: Trajectory) -> dict[str, Any]:
+def summary_of(trajectory: Trajectory) -> dict[str, Any]:
+    """What the trainer is told of an episode beside its tokens."""
     unshaped = {} if trajectory.unshaped is None else {"unshaped": trajectory.unshaped}
     return unshaped | {
         "task": trajectory.task.id,

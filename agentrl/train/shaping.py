@@ -7,9 +7,7 @@ own sum is known; held-out episodes are judged by that alone.
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property, reduce
 from typing import Any, Literal
 
@@ -17,11 +15,9 @@ from pydantic import Field
 
 from agentrl.algorithms.exploration import base_reward, explored
 from agentrl.algorithms.gates import gated
-from agentrl.algorithms.spec import Part
 from agentrl.algorithms.tool_schedule import fade
 from agentrl.env import Env
 from agentrl.errors import ConfigError, NoVerdict
-from agentrl.registry import nearest
 from agentrl.reward import Reward
 from agentrl.rewards.endpoint import Endpoint
 from agentrl.rewards.judge import Judge
@@ -31,32 +27,9 @@ from agentrl.rollout import succeeded
 from agentrl.schedules import schedule
 from agentrl.scoring import components_of
 from agentrl.terms import Shape, Sum, Term, gate
+from agentrl.train.instrumentation import Instrumentation
+from agentrl.train.shaping_part import Scope, Shaping, check_known
 from agentrl.trajectory import Trajectory, Turn
-
-
-@dataclass(frozen=True)
-class Scope:
-    """What a shaping may know of the run.
-
-    Args:
-        env: the environment.
-        steps: of the training.
-    """
-
-    env: Env
-    steps: int
-
-
-class Shaping(Part):
-    """Makes the terms that are trained on."""
-
-    @abstractmethod
-    def terms(self, own: Sequence[Term], scope: Scope) -> list[Term]:
-        """What is trained on, made of the environment's own terms.
-
-        Raises:
-            ConfigError: the environment's rewards do not fit.
-        """
 
 
 class Gated(Shaping):
@@ -75,13 +48,8 @@ class Gated(Shaping):
     def terms(self, own: Sequence[Term], scope: Scope) -> list[Term]:
         """The gated sum, beside what is neither high nor low."""
         pieces = list(_addends(own))
+        check_known([*(self.high or ()), *(self.low or ())], own, scope.env)
         known = [component.name for component in components_of(own)]
-        for name in [*(self.high or ()), *(self.low or ())]:
-            if name not in known:
-                raise ConfigError(
-                    f"algorithm.shaping.options: environment {scope.env.name} has no reward {name!r}. "
-                    f"{nearest(name, known)}"
-                )
         high_names = set(self.high or _outcome(pieces, scope.env))
         high, low, beside = [], [], []
         for piece in pieces:
@@ -239,6 +207,7 @@ SHAPINGS: Mapping[str, type[Shaping]] = {
     "win_rate": WinRate,
     "router_cost": RouterCost,
     "hybrid": Hybrid,
+    "instrumentation": Instrumentation,
 }
 """What training carries out, by name."""
 

@@ -262,7 +262,6 @@ def test_durations_weigh_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     _, _, columns = step(
         monkeypatch,
         "algorithm.name=mle_duration",
-        "algorithm.shaping=null",
         "algorithm.advantage.whiten=false",
     )
     # turns took 1, 3, 1, 3, 2: their mean is 2
