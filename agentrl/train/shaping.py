@@ -28,6 +28,7 @@ from agentrl.schedules import schedule
 from agentrl.scoring import components_of
 from agentrl.terms import Shape, Sum, Term, gate
 from agentrl.train.instrumentation import Instrumentation
+from agentrl.train.progress import Progress
 from agentrl.train.shaping_part import Scope, Shaping, check_known
 from agentrl.trajectory import Trajectory, Turn
 
@@ -208,6 +209,7 @@ SHAPINGS: Mapping[str, type[Shaping]] = {
     "router_cost": RouterCost,
     "hybrid": Hybrid,
     "instrumentation": Instrumentation,
+    "progress": Progress,
 }
 """What training carries out, by name."""
 

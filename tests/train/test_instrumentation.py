@@ -103,7 +103,8 @@ def test_the_papers_weights_by_duration_through_the_trainers_step(monkeypatch: p
     group = [slow(seconds, score) for seconds, score in zip((1, 1, 10, 4), (0.8, 0.6, 0.4, 0.2), strict=True)]
     assert judged(group, NAME) == pytest.approx([0.8, 0.6, 0.4, 0.2])
     values = {
-        f"g1x0_{i}_0": [one.reward - a] for i, (one, a) in enumerate(zip(group, advantages, strict=True))
+        f"g1x0_{i}_0": [(one.reward or 0.0) - a]
+        for i, (one, a) in enumerate(zip(group, advantages, strict=True))
     }
     rows = list(step(made, {"t": group}, values=values).values())
     assert [row["advantages"][0] for row in rows] == pytest.approx(advantages)
