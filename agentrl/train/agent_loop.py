@@ -18,6 +18,7 @@ from agentrl.chat.vision import MARKS, Vision, decoded
 from agentrl.config import TrainConfig
 from agentrl.doctor.rows import fingerprint
 from agentrl.errors import UsageError
+from agentrl.events import NullSink
 from agentrl.rollout import Admission, EpisodeRunner, MemoryGauge, derive_seed, succeeded
 from agentrl.store import keep_pictures
 from agentrl.task import Task
@@ -25,6 +26,7 @@ from agentrl.train.algorithm import plan
 from agentrl.train.experience import ASKED, TURNS
 from agentrl.train.failure import write_failure
 from agentrl.train.policy import LedgerEntry, VerlPolicy
+from agentrl.train.reflection import Reflector
 from agentrl.train.runtime import load_runtime
 from agentrl.train.shaping import shape_of
 from agentrl.train.staleness import Examined, StalenessRule
@@ -107,30 +109,46 @@ def _rollout(folder: str, client: _Box, tokenizer: _Box, processor: _Box) -> _Ro
     policy = VerlPolicy(client.value, config.rollout.response_seconds)
     sees = processor.value is not None
     vision = Vision.of(tokenizer.value, processor.value.image_processor) if sees else None
+    chat = Chat(tokenizer.value, config.rollout.renderer, vision=vision)
     make_runner = functools.partial(
         EpisodeRunner,
         runtime.env,
-        Chat(tokenizer.value, config.rollout.renderer, vision=vision),
+        chat,
         policy,
         config.rollout,
         sandbox=runtime.sandbox,
         events=runtime.events,
         control=carried_out.control,
     )
-    shape = shape_of(carried_out.shaping, runtime.env, config.steps)
-    held_out = make_runner()
-    runner = held_out if shape is None else make_runner(shape=shape)
+    held_out, admission = make_runner(), Admission(config.rollout.concurrency, [MemoryGauge()])
+    shaping, runner = carried_out.shaping, held_out
+    if shaping is not None:
+        # Reflections are no episodes of the training: no events tell of them.
+        reflecting = make_runner(events=NullSink())
+        seed = functools.partial(_reflection_seed, config)
+        play = Reflector(reflecting, chat, policy, config.rollout, admission, seed).play
+        seconds = shaping.group_seconds(config.rollout)
+        shape = shape_of(shaping, runtime.env, config.steps, play=play, seconds=seconds)
+        runner = make_runner(shape=shape, group_seconds=seconds)
     return _Rollout(
         runner,
         held_out,
         policy,
         Path(folder),
         config,
-        Admission(config.rollout.concurrency, [MemoryGauge()]),
+        admission,
         carried_out.carries_rewards,
         vision,
         replays=carried_out.replay is not None,
     )
+
+
+def _reflection_seed(config: TrainConfig, root: Trajectory, name: str) -> int | None:
+    """What makes a reflection's sampling repeatable: groups have other names in every run."""
+    if not config.rollout.seeded:
+        return None
+    at = round(root.progress * config.steps)
+    return derive_seed(config.seed, root.task.id, at, name.removeprefix(root.group))
 
 
 class _Box:

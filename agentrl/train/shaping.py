@@ -29,7 +29,8 @@ from agentrl.scoring import components_of
 from agentrl.terms import Shape, Sum, Term, gate
 from agentrl.train.instrumentation import Instrumentation
 from agentrl.train.progress import Progress
-from agentrl.train.shaping_part import Scope, Shaping, check_known
+from agentrl.train.shaping_part import Play, Scope, Shaping, check_known
+from agentrl.train.trace_back import TraceBack
 from agentrl.trajectory import Trajectory, Turn
 
 
@@ -210,6 +211,7 @@ SHAPINGS: Mapping[str, type[Shaping]] = {
     "hybrid": Hybrid,
     "instrumentation": Instrumentation,
     "progress": Progress,
+    "trace_back": TraceBack,
 }
 """What training carries out, by name."""
 
@@ -220,8 +222,10 @@ EFFORT = (
 )
 
 
-def shape_of(shaping: Shaping | None, env: Env, steps: int) -> Shape | None:
-    """What makes the terms of training episodes.
+def shape_of(
+    shaping: Shaping | None, env: Env, steps: int, *, play: Play | None = None, seconds: float | None = None
+) -> Shape | None:
+    """What makes the terms of training episodes; see :class:`agentrl.train.shaping_part.Scope`.
 
     Raises:
         ConfigError: the environment's rewards do not fit.
@@ -229,7 +233,7 @@ def shape_of(shaping: Shaping | None, env: Env, steps: int) -> Shape | None:
     """
     if shaping is None:
         return None
-    scope = Scope(env, steps)
+    scope = Scope(env, steps, play, seconds)
 
     def shape(own: Sequence[Term]) -> list[Term]:
         return shaping.terms(own, scope)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from agentrl.algorithms.spec import Part
+from agentrl.config import Rollout
 from agentrl.env import Env
 from agentrl.errors import ConfigError
 from agentrl.registry import nearest
 from agentrl.scoring import components_of
 from agentrl.terms import Term
+from agentrl.trajectory import Trajectory
+
+Play = Callable[[Trajectory, Trajectory, int, str], Awaitable[Trajectory | None]]
+"""``(root, failed, number, words)``: an episode that reflects on the failed one; ``None``: there is none."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +26,14 @@ class Scope:
     Args:
         env: the environment.
         steps: of the training.
+        play: plays further episodes for a judgement; ``None`` where nothing is played.
+        seconds: that judging a group may take; ``None``: any time.
     """
 
     env: Env
     steps: int
+    play: Play | None = None
+    seconds: float | None = None
 
 
 class Shaping(Part):
@@ -37,6 +46,10 @@ class Shaping(Part):
         Raises:
             ConfigError: the environment's rewards do not fit.
         """
+
+    def group_seconds(self, limits: Rollout) -> float:
+        """How long judging a whole group may take, in seconds."""
+        return limits.episode_seconds
 
 
 def check_known(names: Sequence[str], own: Sequence[Term], env: Env) -> None:

@@ -248,7 +248,6 @@ def test_a_step_tells_what_the_rewards_were_before_they_were_shaped() -> None:
         (["algorithm.name=craft", "algorithm.curriculum=null"], "no format, type, parameters"),
         (["algorithm.name=spo", "algorithm.shaping.options.endpoint={url: x}"], "model"),
         (["algorithm.name=rlsp", "algorithm.shaping.options.endpoint={url: x, model: m}"], "http://"),
-        (["algorithm.name=verirl"], r"shaping \(trace_back\)"),
     ],
 )
 def test_what_does_not_fit_is_told_before_anything_starts(words: list[str], said: str) -> None:
