@@ -90,7 +90,7 @@ class EpisodeRunner:
         self._setting = Setting(
             env, chat, policy, limits, sandbox, self._events, clock, keep_characters, pictures, control, shape
         )
-        self._attempt: Callable[..., Attempt] = Attempt
+        self._attempt: Callable[..., Attempt] = control.attempts() or Attempt
         if isinstance(env, AgentEnv):
             self._attempt = functools.partial(AgentAttempt, agents=Agents(Endpoint(env.host)))
 
@@ -255,9 +255,10 @@ class EpisodeRunner:
 def succeeded(env: Env, trajectory: Trajectory) -> bool:
     """Whether an episode counts as solved: the component ``env.success``, or else the reward, is above 0.
 
-    It is the environment's reward that counts, whatever an algorithm makes of it.
+    It is the environment's reward that counts, whatever an algorithm makes of it. What an expert had a hand
+    in does not count.
     """
-    if trajectory.reward is None:
+    if trajectory.reward is None or trajectory.patched:
         return False
     if env.success is None:
         return (trajectory.reward if trajectory.unshaped is None else trajectory.unshaped) > 0

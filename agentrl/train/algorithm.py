@@ -14,6 +14,7 @@ from agentrl.errors import ConfigError
 from agentrl.registry import nearest
 from agentrl.rollout.control import CONTROLS, Control
 from agentrl.train.curriculum import CURRICULA
+from agentrl.train.expert_match import ExpertMatch
 from agentrl.train.progress import Progress
 from agentrl.train.replay import REPLAYS, Replay, SpearReplay, TaskReplay
 from agentrl.train.shaping import SHAPINGS
@@ -78,6 +79,11 @@ class Plan:
         return self.algorithm.filters.low_entropy_turns is not None
 
     @property
+    def needs_matches(self) -> bool:
+        """Whether advantages depend on which turns did what an expert did."""
+        return any(how.segments != "none" for _, how in self.algorithm.levels())
+
+    @property
     def has_reference(self) -> bool:
         """Whether a reference model is kept."""
         return self.algorithm.kl.against == "reference" and may_act(self.algorithm.kl.coefficient)
@@ -123,6 +129,13 @@ def plan(settings: Settings) -> Plan:
     if algorithm.shaping is not None:
         shaping = settings_of_part(algorithm.shaping, "shaping", SHAPINGS)
     _check_replay(algorithm, replay, shaping)
+    if isinstance(shaping, ExpertMatch) and (
+        algorithm.rollout is None or algorithm.rollout.name != "semi_online"
+    ):
+        raise ConfigError(
+            "algorithm.shaping.name=expert_match compares turns with an expert's, as algorithm.rollout.name="
+            "semi_online has them. Use both, or algorithm.shaping=null."
+        )
     loss = None if replay is not None and replay.own_columns else _verl_loss(algorithm)
     estimator = None if loss is None else _verl_estimator(algorithm)
     return Plan(algorithm, estimator, loss, shaping, replay)

@@ -27,6 +27,7 @@ from agentrl.rollout import succeeded
 from agentrl.schedules import schedule
 from agentrl.scoring import components_of
 from agentrl.terms import Shape, Sum, Term, gate
+from agentrl.train.expert_match import ExpertMatch
 from agentrl.train.instrumentation import Instrumentation
 from agentrl.train.progress import Progress
 from agentrl.train.shaping_part import Play, Scope, Shaping, check_known
@@ -212,6 +213,7 @@ SHAPINGS: Mapping[str, type[Shaping]] = {
     "instrumentation": Instrumentation,
     "progress": Progress,
     "trace_back": TraceBack,
+    "expert_match": ExpertMatch,
 }
 """What training carries out, by name."""
 
