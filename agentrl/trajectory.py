@@ -59,6 +59,28 @@ class Call:
     truncated: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Guided:
+    """How far a turn did what an expert had done there.
+
+    Args:
+        form: it can be carried out.
+        kind: it calls the same tools, or none where the expert called none.
+        exact: it is the same action.
+        patched: the expert acted in its place.
+    """
+
+    form: bool
+    kind: bool
+    exact: bool
+    patched: bool = False
+
+    @property
+    def matched(self) -> bool:
+        """Whether it was carried out."""
+        return self.form and self.exact
+
+
 @dataclass(slots=True)
 class Turn:
     """One generation of the model and the calls it made.
@@ -77,6 +99,8 @@ class Turn:
         started: seconds since the episode began.
         generate_seconds, tool_seconds: how long each part took.
         rewards: per-turn reward components, by name; they land on token ``end - 1``.
+        guided: where the episode follows an expert's trace, how it compares; if the expert acted in its
+            place, ``calls`` are the expert's.
     """
 
     index: int
@@ -93,6 +117,7 @@ class Turn:
     tool_seconds: float = 0.0
     rewards: dict[str, float] = field(default_factory=dict)
     forced: tuple[int, int] | None = None
+    guided: Guided | None = None
 
     @property
     def sampled(self) -> int:
@@ -213,6 +238,7 @@ class Trajectory:
         seconds: how long the last attempt took.
         metadata: whatever the environment recorded.
         answer: what an agent handed in; ``None`` where the last turn is the answer.
+        expert_turns: of the trace that it followed, if it did.
         pictures: the images of the episode as the model saw them, by the name (SHA-256) that the parts of
             messages give.
     """
@@ -237,6 +263,12 @@ class Trajectory:
     missing: dict[str, str] = field(default_factory=dict)
     answer: str | None = None
     pictures: dict[str, Picture] = field(default_factory=dict)
+    expert_turns: int | None = None
+
+    @property
+    def patched(self) -> int:
+        """How many turns an expert took in the place of the model's."""
+        return sum(turn.guided is not None and turn.guided.patched for turn in self.turns)
 
     @property
     def components(self) -> dict[str, float]:
@@ -339,4 +371,5 @@ class Trajectory:
             calls.append(entry)
         fields = ("index", "segment", "start", "end", "text", "raw", "reasoning", "stop_reason", "started",
                   "generate_seconds", "tool_seconds", "rewards", "forced")  # fmt: skip
-        return {**{name: getattr(turn, name) for name in fields}, "calls": calls}
+        guided = None if turn.guided is None else asdict(turn.guided)
+        return {**{name: getattr(turn, name) for name in fields}, "calls": calls, "guided": guided}

@@ -133,7 +133,7 @@ class Attempt:
             await self._users(f"Opening the tools of environment {env.name}", tools.open())
         context.the_world().complete()
         with user_code(f"Environment {env.name}: messages()"):
-            messages = list(env.messages(task))
+            messages = setting.opened(env.messages(task))
         if not self._gallery.is_text(messages):
             messages = await self._users(
                 "Showing the task's images", self._gallery.opening(messages, env.name)

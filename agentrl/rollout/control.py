@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -14,6 +14,8 @@ from agentrl.chat.interruption import closing, interruption
 from agentrl.config import Rollout
 from agentrl.env import Env
 from agentrl.errors import ConfigError
+from agentrl.registry import REWARDS, find
+from agentrl.reward import Reward
 from agentrl.rollout.context import CompressedContext, Context, Tools
 from agentrl.trajectory import Message
 
@@ -45,6 +47,22 @@ class Control(Part):
     def context(self, chat: Chat, tools: Tools, prompt: list[int], messages: list[Message]) -> Context:
         """What keeps an episode's context; see :class:`agentrl.rollout.context.Context`."""
         return Context(chat, tools, prompt, messages)
+
+    def attempts(self) -> Callable[..., Any] | None:
+        """What plays the episodes of a runner, as :class:`agentrl.rollout.attempt.Attempt` is made; ``None``:
+        that."""
+        return None
+
+    def held_out(self) -> Control:
+        """What is done to held-out episodes of a training."""
+        return self
+
+    def check(self, env: Env) -> None:
+        """Refuse an environment whose episodes cannot be played so.
+
+        Raises:
+            ConfigError: what it lacks.
+        """
 
 
 class ForcedFinish(Control):
@@ -107,7 +125,53 @@ class CompressContext(Control):
         return CompressedContext(chat, tools, prompt, messages, stub=self.stub, keep=self.keep)
 
 
-CONTROLS: dict[str, type[Control]] = {"forced_finish": ForcedFinish, "compress_context": CompressContext}
+class SemiOnline(Control):
+    """The policy is played along the trace of the environment's expert, which acts where it strays.
+
+    Source: UI-S1, arXiv:2509.11543.
+    """
+
+    patches: int = Field(1, ge=0, description="turns of an episode that the expert may take; then it ends")
+    patch: Literal["thought_free", "off_policy"] = Field(
+        "thought_free",
+        description="what stands in the context: the expert's calls alone, or its whole message",
+    )
+    same: str | None = Field(
+        None,
+        description="package.module:name or file.py:name of a function (own message, expert's message) -> "
+        "bool; default: the same calls, or the same text where there are none",
+    )
+
+    def attempts(self) -> Callable[..., Any]:
+        """Episodes with an expert beside them."""
+        from agentrl.rollout.guided import guiding  # which needs the loop itself
+
+        return guiding(self, None if self.same is None else find(self.same, REWARDS, Reward))
+
+    def context(self, chat: Chat, tools: Tools, prompt: list[int], messages: list[Message]) -> Context:
+        """One in which the expert's words may stand."""
+        from agentrl.rollout.guided import PatchedContext
+
+        return PatchedContext(chat, tools, prompt, messages)
+
+    def held_out(self) -> Control:
+        """Nothing: there the policy is on its own."""
+        return Control()
+
+    def check(self, env: Env) -> None:
+        """Refuse an environment without an expert."""
+        if type(env).expert is Env.expert:
+            raise ConfigError(
+                f"Environment {env.name} has no expert, and algorithm.rollout.name=semi_online plays along "
+                "its traces: define expert(), or train with algorithm.rollout=null."
+            )
+
+
+CONTROLS: dict[str, type[Control]] = {
+    "forced_finish": ForcedFinish,
+    "compress_context": CompressContext,
+    "semi_online": SemiOnline,
+}
 """By ``algorithm.rollout.name``."""
 
 
@@ -122,3 +186,4 @@ def check_control(control: Control, env: Env) -> None:
             f"Environment {env.name} has an agent of its own, which makes its contexts and decides what "
             "follows a turn: algorithm.rollout does not apply to it. Train it with algorithm.rollout=null."
         )
+    control.check(env)

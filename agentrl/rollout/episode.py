@@ -23,7 +23,7 @@ from agentrl.rollout.control import Control, check_control
 from agentrl.rollout.groups import Groups
 from agentrl.rollout.pictures import PictureStore, check_sight
 from agentrl.rollout.policy import Policy, Sampling
-from agentrl.rollout.setting import Setting
+from agentrl.rollout.setting import Opening, Setting
 from agentrl.rollout.toolbox import user_code
 from agentrl.rollout.waiting import OutOfTime, within
 from agentrl.scoring import components_of, grouped, score_group
@@ -50,6 +50,7 @@ class EpisodeRunner:
         keep_characters: the longest text kept of one observation, as it came in.
         control: what an algorithm does to episodes while they are played; ``None``: nothing.
         shape: makes of the environment's rewards those that are trained on; success stays what it is.
+        group_seconds: that rewards per group may take; by default as long as an episode.
 
     Raises:
         ConfigError: the control does not go with the environment or the limits.
@@ -71,11 +72,13 @@ class EpisodeRunner:
         keep_characters: int = 1_000_000,
         control: Control | None = None,
         shape: Shape | None = None,
+        group_seconds: float | None = None,
     ) -> None:
         self._terms = env.own_rewards()
         self._shaped = None if shape is None else shape(self._terms)
         _check_success(env, components_of(self._terms))
         self.env, self.limits = env, limits
+        self._group_seconds = limits.episode_seconds if group_seconds is None else group_seconds
         self._grouped = grouped([*self._terms, *(self._shaped or ())])
         self._groups = Groups(self._judge_group)
         self._events = events or NullSink()
@@ -87,7 +90,7 @@ class EpisodeRunner:
         self._setting = Setting(
             env, chat, policy, limits, sandbox, self._events, clock, keep_characters, pictures, control, shape
         )
-        self._attempt: Callable[..., Attempt] = Attempt
+        self._attempt: Callable[..., Attempt] = control.attempts() or Attempt
         if isinstance(env, AgentEnv):
             self._attempt = functools.partial(AgentAttempt, agents=Agents(Endpoint(env.host)))
 
@@ -104,6 +107,7 @@ class EpisodeRunner:
         top_p: float | None = None,
         progress: float = 1.0,
         max_turns: int | None = None,
+        opening: Opening | None = None,
     ) -> Trajectory:
         """Play one episode to its end.
 
@@ -122,6 +126,7 @@ class EpisodeRunner:
             temperature, top_p: instead of the limits'.
             progress: the share of the training's steps that are done, for :func:`agentrl.schedule`.
             max_turns: a tighter limit than ``rollout.max_turns``, for this episode alone.
+            opening: makes another opening of the environment's. An agent's own dialogues have none.
 
         Raises:
             UsageError: the run has to stop: a tool, the environment, a reward or a setting is at fault.
@@ -137,6 +142,8 @@ class EpisodeRunner:
         if max_turns is not None and max_turns < self.limits.max_turns:
             limits = self.limits.model_copy(update={"max_turns": max_turns})
             setting = dataclasses.replace(setting, limits=limits)
+        if opening is not None:
+            setting = dataclasses.replace(setting, opening=opening)
         while True:
             number += 1
             trajectory = Trajectory(task, episode_id, group, attempts=number, progress=progress)
@@ -221,14 +228,14 @@ class EpisodeRunner:
         counted = [trajectory for trajectory in members if trajectory.status != "void"]
         if not counted:
             return
-        seconds = self.limits.episode_seconds
+        seconds = self._group_seconds
         try:
             with user_code(f"Group rewards of environment {self.env.name}"):
                 await within(score_group(counted, self._terms, self._shaped), seconds)
         except OutOfTime:
             problem: InfrastructureError = EpisodeTimeout(
-                f"The group rewards of environment {self.env.name} took longer than "
-                f"rollout.episode_seconds={seconds:g}."
+                f"The group rewards of environment {self.env.name} took longer than {seconds:g} s "
+                "(rollout.episode_seconds)."
             )
         except InfrastructureError as raised:
             problem = raised
@@ -248,9 +255,10 @@ class EpisodeRunner:
 def succeeded(env: Env, trajectory: Trajectory) -> bool:
     """Whether an episode counts as solved: the component ``env.success``, or else the reward, is above 0.
 
-    It is the environment's reward that counts, whatever an algorithm makes of it.
+    It is the environment's reward that counts, whatever an algorithm makes of it. What an expert had a hand
+    in does not count.
     """
-    if trajectory.reward is None:
+    if trajectory.reward is None or trajectory.patched:
         return False
     if env.success is None:
         return (trajectory.reward if trajectory.unshaped is None else trajectory.unshaped) > 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -16,11 +16,15 @@ from agentrl.rollout.policy import Policy, SceneAware
 from agentrl.rollout.toolbox import ToolLedger
 from agentrl.terms import Shape
 from agentrl.tool import BlockingCalls
-from agentrl.trajectory import Status
+from agentrl.trajectory import Message, Status
 
 if TYPE_CHECKING:
     from agentrl.chat import Chat
     from agentrl.sandbox import Sandbox
+
+
+Opening = Callable[[list[Message]], list[Message]]
+"""Makes another opening of the environment's."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,13 @@ class Setting:
     pictures: PictureStore | None = None
     control: Control = field(default_factory=Control)
     shape: Shape | None = None
+    opening: Opening | None = None
     ledger: ToolLedger = field(default_factory=ToolLedger)
     blocking: BlockingCalls = field(default_factory=BlockingCalls)
+
+    def opened(self, messages: Sequence[Message]) -> list[Message]:
+        """The dialogue that opens an episode, by what the environment opens it with."""
+        return list(messages) if self.opening is None else self.opening(list(messages))
 
     @cached_property
     def reserved(self) -> int:

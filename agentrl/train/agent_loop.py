@@ -18,6 +18,7 @@ from agentrl.chat.vision import MARKS, Vision, decoded
 from agentrl.config import TrainConfig
 from agentrl.doctor.rows import fingerprint
 from agentrl.errors import UsageError
+from agentrl.events import NullSink
 from agentrl.rollout import Admission, EpisodeRunner, MemoryGauge, derive_seed, succeeded
 from agentrl.store import keep_pictures
 from agentrl.task import Task
@@ -25,6 +26,7 @@ from agentrl.train.algorithm import plan
 from agentrl.train.experience import ASKED, TURNS
 from agentrl.train.failure import write_failure
 from agentrl.train.policy import LedgerEntry, VerlPolicy
+from agentrl.train.reflection import Reflector
 from agentrl.train.runtime import load_runtime
 from agentrl.train.shaping import shape_of
 from agentrl.train.staleness import Examined, StalenessRule
@@ -43,11 +45,15 @@ class EpisodeOutput(AgentLoopOutput):
     turn_seconds: list[float]
     """How long the token's turn took with its tools, 0 where no turn sampled it. ``[R]``"""
 
+    turn_matches: list[int]
+    """1 where the token's turn did what an expert did or there is none, else 0. ``[R]``"""
+
     def as_dict(self) -> dict[str, Any]:
         """verl's columns, with ``rm_scores`` per token and what else there is of each token beside them."""
         columns: dict[str, Any] = super().as_dict()
         columns["rm_scores"] = torch.tensor(columns.pop("token_rewards"), dtype=torch.float32)
         columns["turn_seconds"] = torch.tensor(columns.pop("turn_seconds"), dtype=torch.float32)
+        columns["turn_matches"] = torch.tensor(columns.pop("turn_matches"), dtype=torch.int64)
         columns["turn_ids"] = torch.tensor(columns.pop("turn_ids"), dtype=torch.int64)
         columns["versions"] = torch.tensor(columns.pop("token_versions"), dtype=torch.int64)
         return columns
@@ -107,30 +113,49 @@ def _rollout(folder: str, client: _Box, tokenizer: _Box, processor: _Box) -> _Ro
     policy = VerlPolicy(client.value, config.rollout.response_seconds)
     sees = processor.value is not None
     vision = Vision.of(tokenizer.value, processor.value.image_processor) if sees else None
+    control = carried_out.control
+    alone = control.held_out()
+    chat = Chat(tokenizer.value, config.rollout.renderer, vision=vision)
     make_runner = functools.partial(
         EpisodeRunner,
         runtime.env,
-        Chat(tokenizer.value, config.rollout.renderer, vision=vision),
+        chat,
         policy,
         config.rollout,
         sandbox=runtime.sandbox,
         events=runtime.events,
-        control=carried_out.control,
+        control=control,
     )
-    shape = shape_of(carried_out.shaping, runtime.env, config.steps)
-    held_out = make_runner()
-    runner = held_out if shape is None else make_runner(shape=shape)
+    admission = Admission(config.rollout.concurrency, [MemoryGauge()])
+    held_out = make_runner(control=alone)
+    runner = held_out if alone is control else make_runner()
+    if (shaping := carried_out.shaping) is not None:
+        # Reflections are no episodes of the training: no events tell of them.
+        reflecting = make_runner(events=NullSink(), control=alone)
+        seed = functools.partial(_reflection_seed, config)
+        play = Reflector(reflecting, chat, policy, config.rollout, admission, seed).play
+        seconds = shaping.group_seconds(config.rollout)
+        shape = shape_of(shaping, runtime.env, config.steps, play=play, seconds=seconds)
+        runner = make_runner(shape=shape, group_seconds=seconds)
     return _Rollout(
         runner,
         held_out,
         policy,
         Path(folder),
         config,
-        Admission(config.rollout.concurrency, [MemoryGauge()]),
+        admission,
         carried_out.carries_rewards,
         vision,
         replays=carried_out.replay is not None,
     )
+
+
+def _reflection_seed(config: TrainConfig, root: Trajectory, name: str) -> int | None:
+    """What makes a reflection's sampling repeatable: groups have other names in every run."""
+    if not config.rollout.seeded:
+        return None
+    at = round(root.progress * config.steps)
+    return derive_seed(config.seed, root.task.id, at, name.removeprefix(root.group))
 
 
 class _Box:
@@ -189,7 +214,7 @@ class EpisodeLoop(AgentLoopBase):
             ledger = rollout.policy.take_ledger(episode)
         wanted = info["split"] == "train" and rollout.wants_ledger(step)
         solved = succeeded(rollout.runner.env, trajectory)
-        summary = {**_summary(trajectory), **_usage(trajectory, ledger), "success": solved, "asked": size}
+        summary = {**summary_of(trajectory), **_usage(trajectory, ledger), "success": solved, "asked": size}
         if wanted:
             keep_pictures(rollout.folder, trajectory.pictures.values())
         return to_outputs(
@@ -229,6 +254,7 @@ def to_outputs(
     entries = ledger[-generations:] if generations else []
     recorded = [entry.record(vision) for entry in entries]
     seconds = {turn.index: turn.generate_seconds + turn.tool_seconds for turn in trajectory.turns}
+    strayed = {turn.index for turn in trajectory.turns if turn.guided and not turn.guided.matched}
     outputs = []
     for sample in samples:
         versions = [version for version in sample.versions if version >= 0]
@@ -245,6 +271,7 @@ def to_outputs(
                 turn_ids=sample.turns,
                 token_versions=sample.versions,
                 turn_seconds=[seconds.get(turn, 0.0) for turn in sample.turns],
+                turn_matches=[int(turn not in strayed) for turn in sample.turns],
                 extra_fields={
                     "min_global_steps": min(versions, default=0),
                     "max_global_steps": max(versions, default=0),
@@ -287,22 +314,37 @@ def _carry(samples: list[Sample]) -> None:
         earlier.rewards = [0.0] * len(earlier.rewards)
 
 
-def _summary(trajectory: Trajectory) -> dict[str, Any]:
+def summary_of(trajectory: Trajectory) -> dict[str, Any]:
+    """What the trainer is told of an episode beside its tokens."""
     unshaped = {} if trajectory.unshaped is None else {"unshaped": trajectory.unshaped}
-    return unshaped | {
-        "task": trajectory.task.id,
-        "status": trajectory.status,
-        "reward": trajectory.reward,
-        "rewards": trajectory.components,
-        "missing": sorted(trajectory.missing),
-        "calls": len(trajectory.calls),
-        "call_errors": sum(call.observation.error for call in trajectory.calls),
-        "turns": len(trajectory.turns),
-        "forced": sum(turn.forced is not None for turn in trajectory.turns),
-        "tokens": trajectory.sampled_tokens,
-        "generate_seconds": sum(turn.generate_seconds for turn in trajectory.turns),
-        "tool_seconds": sum(turn.tool_seconds for turn in trajectory.turns),
-    }
+    return (
+        unshaped
+        | _along_trace(trajectory)
+        | {
+            "task": trajectory.task.id,
+            "status": trajectory.status,
+            "reward": trajectory.reward,
+            "rewards": trajectory.components,
+            "missing": sorted(trajectory.missing),
+            "calls": len(trajectory.calls),
+            "call_errors": sum(call.observation.error for call in trajectory.calls),
+            "turns": len(trajectory.turns),
+            "forced": sum(turn.forced is not None for turn in trajectory.turns),
+            "tokens": trajectory.sampled_tokens,
+            "generate_seconds": sum(turn.generate_seconds for turn in trajectory.turns),
+            "tool_seconds": sum(turn.tool_seconds for turn in trajectory.turns),
+        }
+    )
+
+
+def _along_trace(trajectory: Trajectory) -> dict[str, Any]:
+    """How an episode followed an expert, if it did: turns until it first strayed, of so many, and patches."""
+    if trajectory.expert_turns is None:
+        return {}
+    turns = trajectory.turns
+    strayed = (turn.index for turn in turns if turn.guided is None or not turn.guided.matched)
+    matched = next(strayed, len(turns))
+    return {"trace": {"matched": matched, "turns": trajectory.expert_turns, "patched": trajectory.patched}}
 
 
 def _usage(trajectory: Trajectory, ledger: list[LedgerEntry]) -> dict[str, Any]:

@@ -14,8 +14,11 @@ from agentrl.errors import ConfigError
 from agentrl.registry import nearest
 from agentrl.rollout.control import CONTROLS, Control
 from agentrl.train.curriculum import CURRICULA
+from agentrl.train.expert_match import ExpertMatch
+from agentrl.train.progress import Progress
 from agentrl.train.replay import REPLAYS, Replay, SpearReplay, TaskReplay
-from agentrl.train.shaping import SHAPINGS, Shaping
+from agentrl.train.shaping import SHAPINGS
+from agentrl.train.shaping_part import Shaping
 
 NO_DUAL_CLIP = 1e6
 """verl always bounds a bad token's ratio from above; this bound never acts."""
@@ -61,6 +64,11 @@ class Plan:
         return self.estimator == "grpo"
 
     @property
+    def progress(self) -> Progress | None:
+        """What says how turns are rewarded by an estimator that the trainer trains, if there is one."""
+        return self.shaping if isinstance(self.shaping, Progress) and self.shaping.learns else None
+
+    @property
     def needs_old_logprobs(self) -> bool:
         """Whether the policy before the update must be evaluated, not taken for the one that sampled."""
         return self.algorithm.correction.kind != "none" or self.needs_entropy
@@ -69,6 +77,11 @@ class Plan:
     def needs_entropy(self) -> bool:
         """Whether advantages need the entropy of sampled tokens."""
         return self.algorithm.filters.low_entropy_turns is not None
+
+    @property
+    def needs_matches(self) -> bool:
+        """Whether advantages depend on which turns did what an expert did."""
+        return any(how.segments != "none" for _, how in self.algorithm.levels())
 
     @property
     def has_reference(self) -> bool:
@@ -115,13 +128,26 @@ def plan(settings: Settings) -> Plan:
     shaping = None
     if algorithm.shaping is not None:
         shaping = settings_of_part(algorithm.shaping, "shaping", SHAPINGS)
-    _check_replay(algorithm, replay)
+    _check_replay(algorithm, replay, shaping)
+    if isinstance(shaping, ExpertMatch) and (
+        algorithm.rollout is None or algorithm.rollout.name != "semi_online"
+    ):
+        raise ConfigError(
+            "algorithm.shaping.name=expert_match compares turns with an expert's, as algorithm.rollout.name="
+            "semi_online has them. Use both, or algorithm.shaping=null."
+        )
     loss = None if replay is not None and replay.own_columns else _verl_loss(algorithm)
     estimator = None if loss is None else _verl_estimator(algorithm)
     return Plan(algorithm, estimator, loss, shaping, replay)
 
 
-def _check_replay(algorithm: Algorithm, replay: Replay | None) -> None:
+def _check_replay(algorithm: Algorithm, replay: Replay | None, shaping: Shaping | None) -> None:
+    if replay is not None and isinstance(shaping, Progress) and shaping.learns:
+        raise ConfigError(
+            "algorithm.shaping.name=progress rewards turns by an estimator of the step, and algorithm.replay."
+            f"name={algorithm.replay and algorithm.replay.name} trains again on rewards of earlier ones. Use "
+            "algorithm.replay=null, or an estimator of your own (algorithm.shaping.options.estimator)."
+        )
     if algorithm.groups.inject_success and not isinstance(replay, TaskReplay):
         raise ConfigError(
             "algorithm.groups.inject_success=true takes successes from a store by task: set "

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from agentrl.algorithms.expert_replay import sop
 from agentrl.config import Algorithm
 from agentrl.doctor import Row
 
@@ -84,6 +85,7 @@ def step_metrics(
     cached = sum(episode["cached_tokens"] for episode in episodes)
     result["engine/prefix_hit_rate"] = cached / prompts if prompts else 0.0
     result |= _components(episodes)
+    result |= _along_traces(episodes)
     unshaped = [episode for episode in episodes if "unshaped" in episode]
     if unshaped:
         result["reward/unshaped"] = _mean(unshaped, "unshaped")
@@ -99,6 +101,20 @@ def _components(episodes: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     missing = [name for episode in episodes for name in episode.get("missing", ())]
     return found | {
         f"reward/{name}/missing": missing.count(name) / len(episodes) for name in sorted(set(missing))
+    }
+
+
+def _along_traces(episodes: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """UI-S1's semi-online performance of the episodes that followed an expert, and its patches."""
+    traces = [episode["trace"] for episode in episodes if "trace" in episode]
+    if not traces:
+        return {}
+    found = sop([trace["matched"] for trace in traces], [trace["turns"] for trace in traces])
+    return {
+        "sop/progress": found.progress,
+        "sop/success": found.success,
+        "sop/score": found.score,
+        "turns/patched": float(sum(trace["patched"] for trace in traces)),
     }
 
 

@@ -127,6 +127,7 @@ def _batch(keys: list[str], mask: Grid, read: dict[str, Grid]) -> Batch:
         groups=tasks,
         order=np.asarray([int(row) for _, _, row in parts]),
         values=read.get("values"),
+        match=read["turn_matches"].astype(bool) if "turn_matches" in read else None,
     )
 
 
@@ -134,6 +135,7 @@ def _read(batch: KVBatchMeta, keys: list[str], plan: Plan) -> dict[str, Grid]:
     algorithm = plan.algorithm
     fields = list(FIELDS)
     fields += ["values"] if plan.has_critic else []
+    fields += ["turn_matches"] if plan.needs_matches else []
     fields += ["entropy"] if plan.needs_entropy else []
     fields += ["old_log_probs"] if algorithm.weights.kind == "balanced" else []
     fields += ["turn_seconds"] if algorithm.weights.kind == "duration" else []

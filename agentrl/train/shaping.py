@@ -7,9 +7,7 @@ own sum is known; held-out episodes are judged by that alone.
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property, reduce
 from typing import Any, Literal
 
@@ -17,11 +15,9 @@ from pydantic import Field
 
 from agentrl.algorithms.exploration import base_reward, explored
 from agentrl.algorithms.gates import gated
-from agentrl.algorithms.spec import Part
 from agentrl.algorithms.tool_schedule import fade
 from agentrl.env import Env
 from agentrl.errors import ConfigError, NoVerdict
-from agentrl.registry import nearest
 from agentrl.reward import Reward
 from agentrl.rewards.endpoint import Endpoint
 from agentrl.rewards.judge import Judge
@@ -31,32 +27,12 @@ from agentrl.rollout import succeeded
 from agentrl.schedules import schedule
 from agentrl.scoring import components_of
 from agentrl.terms import Shape, Sum, Term, gate
+from agentrl.train.expert_match import ExpertMatch
+from agentrl.train.instrumentation import Instrumentation
+from agentrl.train.progress import Progress
+from agentrl.train.shaping_part import Play, Scope, Shaping, check_known
+from agentrl.train.trace_back import TraceBack
 from agentrl.trajectory import Trajectory, Turn
-
-
-@dataclass(frozen=True)
-class Scope:
-    """What a shaping may know of the run.
-
-    Args:
-        env: the environment.
-        steps: of the training.
-    """
-
-    env: Env
-    steps: int
-
-
-class Shaping(Part):
-    """Makes the terms that are trained on."""
-
-    @abstractmethod
-    def terms(self, own: Sequence[Term], scope: Scope) -> list[Term]:
-        """What is trained on, made of the environment's own terms.
-
-        Raises:
-            ConfigError: the environment's rewards do not fit.
-        """
 
 
 class Gated(Shaping):
@@ -75,13 +51,8 @@ class Gated(Shaping):
     def terms(self, own: Sequence[Term], scope: Scope) -> list[Term]:
         """The gated sum, beside what is neither high nor low."""
         pieces = list(_addends(own))
+        check_known([*(self.high or ()), *(self.low or ())], own, scope.env)
         known = [component.name for component in components_of(own)]
-        for name in [*(self.high or ()), *(self.low or ())]:
-            if name not in known:
-                raise ConfigError(
-                    f"algorithm.shaping.options: environment {scope.env.name} has no reward {name!r}. "
-                    f"{nearest(name, known)}"
-                )
         high_names = set(self.high or _outcome(pieces, scope.env))
         high, low, beside = [], [], []
         for piece in pieces:
@@ -239,6 +210,10 @@ SHAPINGS: Mapping[str, type[Shaping]] = {
     "win_rate": WinRate,
     "router_cost": RouterCost,
     "hybrid": Hybrid,
+    "instrumentation": Instrumentation,
+    "progress": Progress,
+    "trace_back": TraceBack,
+    "expert_match": ExpertMatch,
 }
 """What training carries out, by name."""
 
@@ -249,8 +224,10 @@ EFFORT = (
 )
 
 
-def shape_of(shaping: Shaping | None, env: Env, steps: int) -> Shape | None:
-    """What makes the terms of training episodes.
+def shape_of(
+    shaping: Shaping | None, env: Env, steps: int, *, play: Play | None = None, seconds: float | None = None
+) -> Shape | None:
+    """What makes the terms of training episodes; see :class:`agentrl.train.shaping_part.Scope`.
 
     Raises:
         ConfigError: the environment's rewards do not fit.
@@ -258,7 +235,7 @@ def shape_of(shaping: Shaping | None, env: Env, steps: int) -> Shape | None:
     """
     if shaping is None:
         return None
-    scope = Scope(env, steps)
+    scope = Scope(env, steps, play, seconds)
 
     def shape(own: Sequence[Term]) -> list[Term]:
         return shaping.terms(own, scope)

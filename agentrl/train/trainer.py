@@ -32,6 +32,7 @@ from agentrl.events import (
     Warned,
 )
 from agentrl.train.algorithm import plan
+from agentrl.train.attribution import Attribution
 from agentrl.train.batch import TOKEN_FIELDS, VERSIONS, fetch_rows
 from agentrl.train.certificate import Certificate
 from agentrl.train.checkpoints import clear_unsealed, prune, seal
@@ -74,6 +75,8 @@ class AgentTrainer(CurriculumTrainer):
         self._median = _median(self._plan.algorithm)
         self._loss_of: Algorithm | None = None
         self._experience = Experience(self._plan, config)
+        how, carry = self._plan.progress, self._plan.carries_rewards
+        self._attribution = None if how is None else Attribution(how, seed=config.seed, carry=carry)
         self._again: list[Row] = []
 
     def fit(self, agent_loop_manager: Any) -> None:
@@ -152,6 +155,8 @@ class AgentTrainer(CurriculumTrainer):
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         """Advantages by verl's estimator where it has the algorithm's, else by ours."""
+        if self._attribution is not None:
+            self._attribution.add(batch)
         if self._plan.estimator is not None:
             computed: KVBatchMeta = super()._compute_advantage(batch, metrics)
             return computed
@@ -257,6 +262,8 @@ class AgentTrainer(CurriculumTrainer):
         super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
         examined, sees = self._examined(), self._vision is not None
         rows = fetch_rows(batch, tokens=self._doctor_columns() if examined else [], images=sees)
+        if self._attribution is not None:
+            rows = self._attribution.told(rows)
         if examined:
             self._examine([*rows, *self._again])
             self._again = []
@@ -266,6 +273,8 @@ class AgentTrainer(CurriculumTrainer):
         expected = expected_episodes(rows, self._settings.algorithm)
         found = step_metrics(rows, metrics, timing_raw, expected=expected, replaced=replaced)
         told |= self._draw_metrics()
+        if self._attribution is not None:
+            told |= self._attribution.take_told()
         self._events.emit(StepFinished(global_steps, self.total_training_steps, found | told))
 
     def _doctor_columns(self) -> list[str]:
@@ -301,7 +310,8 @@ class AgentTrainer(CurriculumTrainer):
         path = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
         try:
             super()._save_checkpoint()
-            self._experience.save(path)
+            for memory in self._memories():
+                memory.save(path)
             seal(path.parent, self.global_steps)
         except Exception as problem:
             shutil.rmtree(path, ignore_errors=True)
@@ -320,7 +330,12 @@ class AgentTrainer(CurriculumTrainer):
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()
         path = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
-        self._experience.load(path)
+        for memory in self._memories():
+            memory.load(path)
+
+    def _memories(self) -> list[Experience | Attribution]:
+        """What goes into checkpoints beside verl's."""
+        return [self._experience, *([] if self._attribution is None else [self._attribution])]
 
     def _rescue(self) -> None:
         """Keep the weights of the last finished step, if the training workers still can."""

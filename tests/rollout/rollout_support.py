@@ -93,12 +93,19 @@ def make_limits(**changes: Any) -> Rollout:
 
 
 def make_runner(
-    env: Env, policy: Any, *, sandbox: Any = None, shape: Any = None, **limits: Any
+    env: Env, policy: Any, *, sandbox: Any = None, shape: Any = None, control: Any = None, **limits: Any
 ) -> tuple[EpisodeRunner, Recorder]:
     """A runner on the in-memory chat format, and what it emits."""
     recorder = Recorder()
     return EpisodeRunner(
-        env, make_chat(), policy, make_limits(**limits), sandbox=sandbox, events=recorder, shape=shape
+        env,
+        make_chat(),
+        policy,
+        make_limits(**limits),
+        sandbox=sandbox,
+        events=recorder,
+        shape=shape,
+        control=control,
     ), recorder
 
 

@@ -137,6 +137,7 @@ class FakeQueue:
         self.put(KEYS, {
             "response_mask": nested(MASKS, torch.int64), "rm_scores": nested(REWARDS),
             "turn_ids": nested(TURNS, torch.int64), "turn_seconds": nested(SECONDS),
+            "turn_matches": nested([[1] * n for n in LENGTHS], torch.int64),
             "old_log_probs": nested(noise),
             "rollout_log_probs": nested([[x - 0.1 for x in row] for row in noise]),
             "values": nested([[0.5] * n for n in LENGTHS]),
@@ -262,7 +263,6 @@ def test_durations_weigh_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     _, _, columns = step(
         monkeypatch,
         "algorithm.name=mle_duration",
-        "algorithm.shaping=null",
         "algorithm.advantage.whiten=false",
     )
     # turns took 1, 3, 1, 3, 2: their mean is 2
@@ -276,7 +276,7 @@ def worker_rows(fake: FakeQueue) -> TensorDict:
     data = fake.kv_batch_get(
         keys=KEYS,
         partition_id="train",
-        select_fields=[n for n in fake.columns if n not in ("turn_ids", "turn_seconds")],
+        select_fields=[n for n in fake.columns if n not in ("turn_ids", "turn_seconds", "turn_matches")],
     )
     data["prompts"] = nested([[0]] * len(KEYS), torch.int64)
     data["responses"] = nested([[0] * n for n in LENGTHS], torch.int64)

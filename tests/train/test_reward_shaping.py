@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from judge_server import serving
 from rollout_support import Lines, make_runner
+from shaping_support import Shop, episode, judged
 
-from agentrl import Env, Reward, Segment, Task, Trajectory, Turn, reward
+from agentrl import Env, Reward, Task, Trajectory, reward
 from agentrl.algorithms import load
 from agentrl.algorithms.advantages import compute
 from agentrl.algorithms.batch import Batch
@@ -20,61 +20,9 @@ from agentrl.events import EpisodeFinished
 from agentrl.registry import find_env
 from agentrl.rollout import Job, run_episodes, succeeded
 from agentrl.scoring import score_episode, score_group
-from agentrl.train.agent_loop import to_outputs
 from agentrl.train.algorithm import plan
 from agentrl.train.metrics import step_metrics
 from agentrl.train.shaping import shape_of
-from agentrl.trajectory import Call
-
-
-class Shop(Env):
-    """Outcome and bonuses as the task says them."""
-
-    success = "outcome"
-
-    @reward
-    def outcome(self, episode: Trajectory) -> float:
-        return float(episode.task.metadata["outcome"])
-
-    @reward(per="turn")
-    def step(self, episode: Trajectory, turn: Turn) -> float:
-        return float(episode.task.metadata.get("steps", [0.0] * 99)[turn.index])
-
-
-def episode(outcome: float, steps: Sequence[float] = (0.0,), *, calls: int = 0, **more: Any) -> Trajectory:
-    """One turn of a token for each of the steps; the first ``calls`` of them call."""
-    segment = Segment([1, 2])
-    paid = {"outcome": outcome, "steps": [*steps, *[0.0] * calls]}
-    made = Trajectory(Task("?", metadata=paid), "e", segments=[segment], status="finished")
-    for index in range(max(len(steps), calls)):
-        start, end = segment.add_sampled([9], [-1.0], [0])
-        turn = Turn(index, 0, start, end, text="x")
-        turn.calls = [Call("look", {}, f"{index}")] if index < calls else []
-        made.turns.append(turn)
-    for name, value in more.items():
-        setattr(made, name, value)
-    return made
-
-
-def judged(
-    episodes: Sequence[Trajectory], *words: str, env: Env | None = None, steps: int = 40
-) -> list[float]:
-    """The rewards that lie on the episodes' rows."""
-    env = env or Shop()
-    shape = shape_of(plan(load_config("env", list(words)).algorithm).shaping, env, steps)
-    assert shape is not None
-
-    async def judge() -> None:
-        terms = env.own_rewards()
-        shaped = shape(terms)
-        for one in episodes:
-            await score_episode(one, terms, shaped)
-        if any(component.per == "group" for term in shaped for component in term.components()):
-            await score_group(episodes, terms, shaped)
-
-    asyncio.run(judge())
-    rows = [to_outputs(one, {"success": succeeded(env, one)}, [], carry=True) for one in episodes]
-    return [sum(sum(row.token_rewards) for row in own) for own in rows]
 
 
 @pytest.mark.parametrize(
@@ -300,7 +248,6 @@ def test_a_step_tells_what_the_rewards_were_before_they_were_shaped() -> None:
         (["algorithm.name=craft", "algorithm.curriculum=null"], "no format, type, parameters"),
         (["algorithm.name=spo", "algorithm.shaping.options.endpoint={url: x}"], "model"),
         (["algorithm.name=rlsp", "algorithm.shaping.options.endpoint={url: x, model: m}"], "http://"),
-        (["algorithm.name=verirl"], r"shaping \(trace_back\)"),
     ],
 )
 def test_what_does_not_fit_is_told_before_anything_starts(words: list[str], said: str) -> None:
