@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from agentrl.cli import algorithms, writers
+from agentrl.cli import algorithms, swarm, writers
 from agentrl.cli.common import EnvName, Words, reported
 from agentrl.threads import share_cores
 
@@ -164,6 +164,7 @@ def warmup(env: EnvName, settings: Words = None) -> int:
 app.add_typer(writers.tools_app, name="tools")
 app.add_typer(writers.envs_app, name="envs")
 app.add_typer(algorithms.app, name="algorithms")
+app.add_typer(swarm.app, name="swarm")
 
 
 @app.command()

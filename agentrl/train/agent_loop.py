@@ -19,15 +19,18 @@ from agentrl.config import TrainConfig
 from agentrl.doctor.rows import fingerprint
 from agentrl.errors import UsageError
 from agentrl.rollout import Admission, EpisodeRunner, MemoryGauge, derive_seed, succeeded
+from agentrl.rollout.retold import RetoldPolicy
 from agentrl.store import keep_pictures
 from agentrl.task import Task
 from agentrl.train.algorithm import plan
 from agentrl.train.experience import ASKED, TURNS
 from agentrl.train.failure import write_failure
 from agentrl.train.policy import LedgerEntry, VerlPolicy
+from agentrl.train.replay import SwarmReplay
 from agentrl.train.runtime import load_runtime
 from agentrl.train.shaping import shape_of
 from agentrl.train.staleness import Examined, StalenessRule
+from agentrl.train.swarm import SAID, SOURCE
 from agentrl.trajectory import Sample, Trajectory
 
 
@@ -69,6 +72,8 @@ class _Rollout:
     carries_rewards: bool
     vision: Vision | None = None
     replays: bool = False
+    retold: EpisodeRunner | None = None
+    retelling: RetoldPolicy | None = None
     first_step: int | None = None
 
     def wants_ledger(self, step: int) -> bool:
@@ -82,6 +87,12 @@ class _Rollout:
     def runner_of(self, split: str) -> EpisodeRunner:
         """What plays the episodes of a split."""
         return self.runner if split == "train" else self.held_out
+
+    def retell(self, episode: str, told: str, session: int, step: int) -> EpisodeRunner:
+        """What plays an episode that another run shared."""
+        assert self.retold is not None and self.retelling is not None, "no replay of shared episodes"
+        self.retelling.tell(episode, json.loads(told)[session], max(0, step - 1))
+        return self.retold
 
     def seed(self, task: Task, step: int, session: int) -> int | None:
         """What makes the episode's sampling repeatable, if the run wants that."""
@@ -107,19 +118,23 @@ def _rollout(folder: str, client: _Box, tokenizer: _Box, processor: _Box) -> _Ro
     policy = VerlPolicy(client.value, config.rollout.response_seconds)
     sees = processor.value is not None
     vision = Vision.of(tokenizer.value, processor.value.image_processor) if sees else None
+    chat = Chat(tokenizer.value, config.rollout.renderer, vision=vision)
     make_runner = functools.partial(
         EpisodeRunner,
         runtime.env,
-        Chat(tokenizer.value, config.rollout.renderer, vision=vision),
-        policy,
-        config.rollout,
+        chat,
         sandbox=runtime.sandbox,
         events=runtime.events,
         control=carried_out.control,
     )
     shape = shape_of(carried_out.shaping, runtime.env, config.steps)
-    held_out = make_runner()
-    runner = held_out if shape is None else make_runner(shape=shape)
+    held_out = make_runner(policy=policy, limits=config.rollout)
+    runner = held_out if shape is None else make_runner(policy=policy, limits=config.rollout, shape=shape)
+    retelling = RetoldPolicy(chat) if isinstance(carried_out.replay, SwarmReplay) else None
+    retold = None
+    if retelling is not None:  # what cannot be told again is not worth another try
+        once = config.rollout.model_copy(update={"retries": 0})
+        retold = make_runner(policy=retelling, limits=once, shape=shape)
     return _Rollout(
         runner,
         held_out,
@@ -130,6 +145,8 @@ def _rollout(folder: str, client: _Box, tokenizer: _Box, processor: _Box) -> _Ro
         carried_out.carries_rewards,
         vision,
         replays=carried_out.replay is not None,
+        retold=retold,
+        retelling=retelling,
     )
 
 
@@ -168,8 +185,10 @@ class EpisodeLoop(AgentLoopBase):
         rollout, info = self._rollout, row["extra_info"]
         task, step = Task(**json.loads(info["task"])), int(row["global_steps"])
         episode, size = f"{row['uid']}_{row['session_id']}", rollout.group_size(row, info["split"])
+        told, number = row.get(SAID), int(row["session_id"])
+        runner = rollout.retell(episode, told, number, step) if told else rollout.runner_of(info["split"])
         try:
-            trajectory = await rollout.runner_of(info["split"]).run_in_group(
+            trajectory = await runner.run_in_group(
                 task,
                 size=size,
                 group=str(row["uid"]),
@@ -177,7 +196,7 @@ class EpisodeLoop(AgentLoopBase):
                 split=info["split"],
                 episode_id=episode,
                 progress=rollout.progress(step, info["split"]),
-                seed=rollout.seed(task, step, int(row["session_id"])),
+                seed=rollout.seed(task, step, number),
                 temperature=sampling_params["temperature"],
                 max_turns=row.get(TURNS),
                 slot=rollout.admission.place(),
@@ -187,9 +206,13 @@ class EpisodeLoop(AgentLoopBase):
             return []
         finally:
             ledger = rollout.policy.take_ledger(episode)
-        wanted = info["split"] == "train" and rollout.wants_ledger(step)
+        wanted = info["split"] == "train" and not told and rollout.wants_ledger(step)
         solved = succeeded(rollout.runner.env, trajectory)
         summary = {**_summary(trajectory), **_usage(trajectory, ledger), "success": solved, "asked": size}
+        if told:
+            summary["replayed"] = {"step": step, "member": True, "source": row[SOURCE]}
+        elif rollout.retold is not None and info["split"] == "train":
+            summary["said"] = [one for one in trajectory.messages if one["role"] == "assistant"]
         if wanted:
             keep_pictures(rollout.folder, trajectory.pictures.values())
         return to_outputs(

@@ -14,7 +14,7 @@ from agentrl.errors import ConfigError
 from agentrl.registry import nearest
 from agentrl.rollout.control import CONTROLS, Control
 from agentrl.train.curriculum import CURRICULA
-from agentrl.train.replay import REPLAYS, Replay, SpearReplay, TaskReplay
+from agentrl.train.replay import REPLAYS, Replay, SpearReplay, SwarmReplay, TaskReplay
 from agentrl.train.shaping import SHAPINGS, Shaping
 
 NO_DUAL_CLIP = 1e6
@@ -63,7 +63,8 @@ class Plan:
     @property
     def needs_old_logprobs(self) -> bool:
         """Whether the policy before the update must be evaluated, not taken for the one that sampled."""
-        return self.algorithm.correction.kind != "none" or self.needs_entropy
+        shared = isinstance(self.replay, SwarmReplay)
+        return self.algorithm.correction.kind != "none" or self.needs_entropy or shared
 
     @property
     def needs_entropy(self) -> bool:

@@ -35,7 +35,6 @@ from agentrl.train.algorithm import plan
 from agentrl.train.batch import TOKEN_FIELDS, VERSIONS, fetch_rows
 from agentrl.train.certificate import Certificate
 from agentrl.train.checkpoints import clear_unsealed, prune, seal
-from agentrl.train.curriculum_trainer import CurriculumTrainer
 from agentrl.train.experience import Experience, Replayed
 from agentrl.train.failure import check_run
 from agentrl.train.loss import agent_loss
@@ -43,9 +42,10 @@ from agentrl.train.metrics import expected_episodes, step_metrics
 from agentrl.train.queue import add_columns, add_replay_columns
 from agentrl.train.runtime import Runtime
 from agentrl.train.staleness import Examined
+from agentrl.train.swarm_trainer import SwarmTrainer
 
 
-class AgentTrainer(CurriculumTrainer):
+class AgentTrainer(SwarmTrainer):
     """Trains on the rows that the episode loop puts into TransferQueue, in whichever of verl's modes.
 
     Args:
@@ -263,7 +263,9 @@ class AgentTrainer(CurriculumTrainer):
         rows = [row for row in rows if not row.replayed]
         self._tell_rows(rows)
         told, replaced = self._experience.take_told()
-        expected = expected_episodes(rows, self._settings.algorithm)
+        told |= self._swarm_metrics()
+        elsewhere = int(told.get("swarm/taken", 0))
+        expected = expected_episodes(rows, self._settings.algorithm, elsewhere=elsewhere)
         found = step_metrics(rows, metrics, timing_raw, expected=expected, replaced=replaced)
         told |= self._draw_metrics()
         self._events.emit(StepFinished(global_steps, self.total_training_steps, found | told))
