@@ -42,10 +42,10 @@ from agentrl.train.metrics import expected_episodes, step_metrics
 from agentrl.train.queue import add_columns, add_replay_columns
 from agentrl.train.runtime import Runtime
 from agentrl.train.staleness import Examined
-from agentrl.train.swarm_trainer import SwarmTrainer
+from agentrl.train.utterance_trainer import UtteranceTrainer
 
 
-class AgentTrainer(SwarmTrainer):
+class AgentTrainer(UtteranceTrainer):
     """Trains on the rows that the episode loop puts into TransferQueue, in whichever of verl's modes.
 
     Args:
@@ -162,6 +162,7 @@ class AgentTrainer(SwarmTrainer):
             update_rows=self._update_rows(),
             median=self._median,
             left_out=self._experience.left_out,
+            turn_advantages=self._turn_advantages(batch, metrics),
         )
 
     def _update_rows(self) -> int:
