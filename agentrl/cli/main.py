@@ -194,6 +194,19 @@ def doctor(run: RunName, runs: Runs = Path("runs")) -> int:
 
 @app.command()
 @reported
+def tune(
+    env: EnvName,
+    settings: Words = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
+) -> int:
+    """Train a population of runs, of which the worst copy the best, on Ray Tune."""
+    from agentrl.cli import tune as command
+
+    return command.tune(env, settings or [], as_json=as_json)
+
+
+@app.command()
+@reported
 def fit(
     sources: Annotated[
         list[str],

@@ -48,6 +48,7 @@ def test_help_names_every_command_and_loads_nothing_heavy() -> None:
         "simulate",
         "fit",
         "swarm",
+        "tune",
     )
     for command in known:
         assert f"\n  {command} " in done.stdout
