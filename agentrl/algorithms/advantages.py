@@ -108,6 +108,9 @@ def _level(tokens: Tokens, how: Advantage, median: float) -> tuple[Floats, Float
 
 
 def _critic_level(tokens: Tokens, how: Advantage) -> tuple[Floats, Floats]:
+    if tokens.turn_advantage is not None:  # this critic has targets of its own
+        scaled = _scaled(tokens.turn_advantage, tokens.turn_advantage, tokens.turn_group, how)
+        return scaled[tokens.turn], scaled[tokens.turn]
     if tokens.value is None:
         raise ValueError("an advantage whose baseline is a critic needs the critic's values")
     if how.level == "token":

@@ -30,6 +30,7 @@ class Batch:
         order: a row's place among those of its episode. ``[N]``
         values: a critic's value before each token. ``[N, T]``
         match: whether a token's turn did what the expert did; without it, every turn did. ``[N, T]``
+        turn_advantages: what a critic of utterances says of a token's turn. ``[N, T]``
     """
 
     mask: Bools
@@ -40,6 +41,7 @@ class Batch:
     order: npt.NDArray[np.integer]
     values: npt.NDArray[np.floating] | None = None
     match: Bools | None = None
+    turn_advantages: npt.NDArray[np.floating] | None = None
 
     @classmethod
     def of(
@@ -86,6 +88,7 @@ class Tokens:
         turn_episode, turn_group: ``[K]``
         turn_step: a turn's place in its episode, from 0 on. ``[K]``
         turn_reward, turn_match: ``[K]``
+        turn_advantage: what a critic of utterances says, if there is one. ``[K]``
         episode_group: ``[E]``
         episode_reward: ``[E]``
     """
@@ -117,6 +120,10 @@ class Tokens:
             np.ones(len(self.starts), dtype=bool)
             if batch.match is None
             else batch.match[self.row, self.column][self.starts]
+        )
+        judged = batch.turn_advantages
+        self.turn_advantage = (
+            None if judged is None else np.asarray(judged, float)[self.row, self.column][self.starts]
         )
         self.episode_group: Ints = self.group[firsts]
         self.episode_firsts: Ints = firsts

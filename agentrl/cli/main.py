@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from agentrl.cli import algorithms, writers
+from agentrl.cli import algorithms, swarm, writers
 from agentrl.cli.common import EnvName, Words, reported
 from agentrl.threads import share_cores
 
@@ -164,6 +164,7 @@ def warmup(env: EnvName, settings: Words = None) -> int:
 app.add_typer(writers.tools_app, name="tools")
 app.add_typer(writers.envs_app, name="envs")
 app.add_typer(algorithms.app, name="algorithms")
+app.add_typer(swarm.app, name="swarm")
 
 
 @app.command()
@@ -189,6 +190,56 @@ def doctor(run: RunName, runs: Runs = Path("runs")) -> int:
     from agentrl.cli import runs as command
 
     return command.doctor(run, runs)
+
+
+@app.command()
+@reported
+def tune(
+    env: EnvName,
+    settings: Words = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
+) -> int:
+    """Train a population of runs, of which the worst copy the best, on Ray Tune."""
+    from agentrl.cli import tune as command
+
+    return command.tune(env, settings or [], as_json=as_json)
+
+
+@app.command()
+@reported
+def fit(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN...", help="Runs, or CSV or JSON lines files with two columns: compute, reward."
+        ),
+    ],
+    metric: Annotated[
+        str, typer.Option("--metric", help="A name in metrics.jsonl, or eval/success or eval/reward.")
+    ] = "reward/mean",
+    compute: Annotated[
+        Literal["hours", "tokens", "steps"],
+        typer.Option("--compute", help="Hours of all devices, sampled tokens, or steps."),
+    ] = "hours",
+    start: Annotated[
+        float | None,
+        typer.Option("--start", help="Reward before training; default: as measured, else fitted."),
+    ] = None,
+    drop: Annotated[
+        float, typer.Option("--drop", metavar="SHARE", help="Of each run's points, left out at its start.")
+    ] = 0.1,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Also draw it, as a PNG, SVG or PDF.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    runs: Runs = Path("runs"),
+) -> int:
+    """Predict the reward that more compute would come to, from what runs measured."""
+    from agentrl.cli import fit as command
+
+    return command.fit(
+        sources, runs, metric=metric, compute=compute, start=start, drop=drop, plot=plot, as_json=as_json
+    )
 
 
 app.command()(writers.init)

@@ -20,6 +20,7 @@ from agentrl.doctor.rows import fingerprint
 from agentrl.errors import UsageError
 from agentrl.events import NullSink
 from agentrl.rollout import Admission, EpisodeRunner, MemoryGauge, derive_seed, succeeded
+from agentrl.rollout.retold import RetoldPolicy
 from agentrl.store import keep_pictures
 from agentrl.task import Task
 from agentrl.train.algorithm import plan
@@ -27,9 +28,11 @@ from agentrl.train.experience import ASKED, TURNS
 from agentrl.train.failure import write_failure
 from agentrl.train.policy import LedgerEntry, VerlPolicy
 from agentrl.train.reflection import Reflector
+from agentrl.train.replay import SwarmReplay
 from agentrl.train.runtime import load_runtime
 from agentrl.train.shaping import shape_of
 from agentrl.train.staleness import Examined, StalenessRule
+from agentrl.train.swarm import SAID, SOURCE
 from agentrl.trajectory import Sample, Trajectory
 
 
@@ -75,6 +78,8 @@ class _Rollout:
     carries_rewards: bool
     vision: Vision | None = None
     replays: bool = False
+    retold: EpisodeRunner | None = None
+    retelling: RetoldPolicy | None = None
     first_step: int | None = None
 
     def wants_ledger(self, step: int) -> bool:
@@ -88,6 +93,12 @@ class _Rollout:
     def runner_of(self, split: str) -> EpisodeRunner:
         """What plays the episodes of a split."""
         return self.runner if split == "train" else self.held_out
+
+    def retell(self, episode: str, told: str, session: int, step: int) -> EpisodeRunner:
+        """What plays an episode that another run shared."""
+        assert self.retold is not None and self.retelling is not None, "no replay of shared episodes"
+        self.retelling.tell(episode, json.loads(told)[session], max(0, step - 1))
+        return self.retold
 
     def seed(self, task: Task, step: int, session: int) -> int | None:
         """What makes the episode's sampling repeatable, if the run wants that."""
@@ -120,23 +131,27 @@ def _rollout(folder: str, client: _Box, tokenizer: _Box, processor: _Box) -> _Ro
         EpisodeRunner,
         runtime.env,
         chat,
-        policy,
-        config.rollout,
         sandbox=runtime.sandbox,
         events=runtime.events,
         control=control,
     )
     admission = Admission(config.rollout.concurrency, [MemoryGauge()])
-    held_out = make_runner(control=alone)
-    runner = held_out if alone is control else make_runner()
+    held_out = make_runner(policy=policy, limits=config.rollout, control=alone)
+    runner = held_out if alone is control else make_runner(policy=policy, limits=config.rollout)
+    shape = None
     if (shaping := carried_out.shaping) is not None:
         # Reflections are no episodes of the training: no events tell of them.
-        reflecting = make_runner(events=NullSink(), control=alone)
+        reflecting = make_runner(policy=policy, limits=config.rollout, events=NullSink(), control=alone)
         seed = functools.partial(_reflection_seed, config)
         play = Reflector(reflecting, chat, policy, config.rollout, admission, seed).play
         seconds = shaping.group_seconds(config.rollout)
         shape = shape_of(shaping, runtime.env, config.steps, play=play, seconds=seconds)
-        runner = make_runner(shape=shape, group_seconds=seconds)
+        runner = make_runner(policy=policy, limits=config.rollout, shape=shape, group_seconds=seconds)
+    retelling = RetoldPolicy(chat) if isinstance(carried_out.replay, SwarmReplay) else None
+    retold = None
+    if retelling is not None:  # what cannot be told again is not worth another try
+        once = config.rollout.model_copy(update={"retries": 0})
+        retold = make_runner(policy=retelling, limits=once, shape=shape)
     return _Rollout(
         runner,
         held_out,
@@ -147,6 +162,8 @@ def _rollout(folder: str, client: _Box, tokenizer: _Box, processor: _Box) -> _Ro
         carried_out.carries_rewards,
         vision,
         replays=carried_out.replay is not None,
+        retold=retold,
+        retelling=retelling,
     )
 
 
@@ -193,8 +210,10 @@ class EpisodeLoop(AgentLoopBase):
         rollout, info = self._rollout, row["extra_info"]
         task, step = Task(**json.loads(info["task"])), int(row["global_steps"])
         episode, size = f"{row['uid']}_{row['session_id']}", rollout.group_size(row, info["split"])
+        told, number = row.get(SAID), int(row["session_id"])
+        runner = rollout.retell(episode, told, number, step) if told else rollout.runner_of(info["split"])
         try:
-            trajectory = await rollout.runner_of(info["split"]).run_in_group(
+            trajectory = await runner.run_in_group(
                 task,
                 size=size,
                 group=str(row["uid"]),
@@ -202,7 +221,7 @@ class EpisodeLoop(AgentLoopBase):
                 split=info["split"],
                 episode_id=episode,
                 progress=rollout.progress(step, info["split"]),
-                seed=rollout.seed(task, step, int(row["session_id"])),
+                seed=rollout.seed(task, step, number),
                 temperature=sampling_params["temperature"],
                 max_turns=row.get(TURNS),
                 slot=rollout.admission.place(),
@@ -212,9 +231,13 @@ class EpisodeLoop(AgentLoopBase):
             return []
         finally:
             ledger = rollout.policy.take_ledger(episode)
-        wanted = info["split"] == "train" and rollout.wants_ledger(step)
+        wanted = info["split"] == "train" and not told and rollout.wants_ledger(step)
         solved = succeeded(rollout.runner.env, trajectory)
         summary = {**summary_of(trajectory), **_usage(trajectory, ledger), "success": solved, "asked": size}
+        if told:
+            summary["replayed"] = {"step": step, "member": True, "source": row[SOURCE]}
+        elif rollout.retold is not None and info["split"] == "train":
+            summary["said"] = [one for one in trajectory.messages if one["role"] == "assistant"]
         if wanted:
             keep_pictures(rollout.folder, trajectory.pictures.values())
         return to_outputs(

@@ -16,9 +16,10 @@ from agentrl.rollout.control import CONTROLS, Control
 from agentrl.train.curriculum import CURRICULA
 from agentrl.train.expert_match import ExpertMatch
 from agentrl.train.progress import Progress
-from agentrl.train.replay import REPLAYS, Replay, SpearReplay, TaskReplay
+from agentrl.train.replay import REPLAYS, Replay, SpearReplay, SwarmReplay, TaskReplay
 from agentrl.train.shaping import SHAPINGS
 from agentrl.train.shaping_part import Shaping
+from agentrl.train.utterance_settings import UtteranceSettings, utterance_settings
 
 NO_DUAL_CLIP = 1e6
 """verl always bounds a bad token's ratio from above; this bound never acts."""
@@ -50,6 +51,7 @@ class Plan:
         loss: options of verl's own loss; ``None``: ours.
         shaping: what makes the rewards that are trained on; ``None``: the environment's.
         replay: what of earlier steps is trained on again.
+        utterance: the critic of turns that learns beside the policy, if there is one.
     """
 
     algorithm: Algorithm
@@ -57,6 +59,7 @@ class Plan:
     loss: dict[str, Any] | None
     shaping: Shaping | None = None
     replay: Replay | None = None
+    utterance: UtteranceSettings | None = None
 
     @property
     def carries_rewards(self) -> bool:
@@ -71,7 +74,8 @@ class Plan:
     @property
     def needs_old_logprobs(self) -> bool:
         """Whether the policy before the update must be evaluated, not taken for the one that sampled."""
-        return self.algorithm.correction.kind != "none" or self.needs_entropy
+        shared = isinstance(self.replay, SwarmReplay)
+        return self.algorithm.correction.kind != "none" or self.needs_entropy or shared
 
     @property
     def needs_entropy(self) -> bool:
@@ -114,7 +118,7 @@ def plan(settings: Settings) -> Plan:
             f"algorithm.name={algorithm.name} cannot be trained as it is, for training does not carry out "
             + "; ".join(f"{part} ({what})" for part, what in lacking.items())
             + ". To train the rest without: "
-            + " ".join(f"algorithm.{_removal(part)}" for part in lacking)
+            + " ".join(f"algorithm.{part}=null" for part in lacking)
         )
     compared = {how.baseline for _, how in algorithm.levels()} & {"mean", "leave_one_out"}
     if compared and settings.group_size == 1:
@@ -138,7 +142,7 @@ def plan(settings: Settings) -> Plan:
         )
     loss = None if replay is not None and replay.own_columns else _verl_loss(algorithm)
     estimator = None if loss is None else _verl_estimator(algorithm)
-    return Plan(algorithm, estimator, loss, shaping, replay)
+    return Plan(algorithm, estimator, loss, shaping, replay, utterance_settings(algorithm))
 
 
 def _check_replay(algorithm: Algorithm, replay: Replay | None, shaping: Shaping | None) -> None:
@@ -168,8 +172,6 @@ def missing(algorithm: Algorithm) -> dict[str, str]:
         part = getattr(algorithm, name)
         if part is not None and part.name not in carried_out:
             found[name] = part.name
-    if algorithm.critic is not None and algorithm.critic.kind == "utterance":
-        found["critic.kind"] = "a critic of utterances"
     return found
 
 
@@ -197,6 +199,8 @@ def verl_options(plan: Plan, horizon: int) -> dict[str, Any]:
         "algorithm.lam": advantage.lam,
         "algorithm.filter_groups.enable": algorithm.filters.zero_variance == "resample",
         "critic.enable": plan.has_critic,
+        # verl updates the policy from this step on, counted from 1.
+        "trainer.critic_warmup": 0 if plan.utterance is None else plan.utterance.warmup + 1,
         f"{actor}.use_kl_loss": plan.has_reference,
         f"{actor}.calculate_entropy": may_act(entropy),
     }
@@ -273,9 +277,3 @@ def _verl_loss(algorithm: Algorithm) -> dict[str, Any] | None:
         f"{actor}.kl_loss_coef": kl.coefficient,
         f"{actor}.kl_loss_type": KL_FORMS[kl.form],
     }
-
-
-def _removal(part: str) -> str:
-    if part == "critic.kind":
-        return "critic.kind=token"
-    return f"{part}=null"

@@ -32,6 +32,7 @@ from agentrl.train.failure import FILE, RECOVERABLE, read_failure
 from agentrl.train.resolve import resolve
 from agentrl.train.runtime import GIVEN_VARIABLES
 from agentrl.train.shaping import shape_of
+from agentrl.train.swarm_settings import check_shared
 
 RUN_VARIABLE = "AGENTRL_RUN"
 """Set in every process of a run, to the run folder; what carries it is swept at the end."""
@@ -74,6 +75,7 @@ class Training:
         env = find_env(self.config.env, self.config.environment_options)
         carried_out, minimum = plan(self.config.algorithm), self.config.algorithm.tasks_per_step
         check_control(carried_out.control, env)
+        check_shared(carried_out, self.config, env)
         shape_of(carried_out.shaping, env, self.config.steps)  # refuses rewards that do not fit
         write_tasks(env, self.folder, test_limit=self.config.eval.tasks, train_minimum=minimum)
         if chooses(carried_out.algorithm):  # tells now what does not fit the tasks

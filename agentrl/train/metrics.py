@@ -27,10 +27,18 @@ FROM_VERL = {
 }
 
 
-def expected_episodes(rows: Sequence[Row], algorithm: Algorithm) -> int:
-    """Episodes that a step asked for: of a task without a single row, the usual number."""
+def expected_episodes(rows: Sequence[Row], algorithm: Algorithm, *, elsewhere: int = 0) -> int:
+    """Episodes that a step asked for: of a task without a single row, the usual number.
+
+    Args:
+        rows: those of episodes that were played for the step.
+        algorithm: tasks and episodes of a step.
+        elsewhere: tasks whose episodes others played.
+    """
     asked = {row.group: int(row.episode.get("asked", algorithm.group_size)) for row in rows}
-    return sum(asked.values()) + max(0, algorithm.tasks_per_step - len(asked)) * algorithm.group_size
+    return (
+        sum(asked.values()) + max(0, algorithm.tasks_per_step - elsewhere - len(asked)) * algorithm.group_size
+    )
 
 
 def step_metrics(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +38,7 @@ def add_columns(
     update_rows: int,
     median: RunningPercentile | None = None,
     left_out: Collection[str] = (),
+    turn_advantages: Mapping[str, Grid] | None = None,
 ) -> KVBatchMeta:
     """Compute advantages, shares and weights of a step's rows and put them beside its columns.
 
@@ -50,13 +52,16 @@ def add_columns(
         update_rows: rows of one optimizer update.
         median: groups' means so far.
         left_out: episodes, as ``{task}_{session}``, that are in no baseline and have no share.
+        turn_advantages: by a row's key what a critic of utterances says of its tokens' turns. ``[R]``
     """
     real = _real(batch)
     read = _read(batch, [batch.keys[i] for i in real], plan)
     mask = read["response_mask"].astype(bool)
     counted = [batch.keys[i].rpartition("_")[0] not in left_out for i in real]
     mask &= np.asarray(counted)[:, None]
-    rows, turns = _batch([batch.keys[i] for i in real], mask, read), read["turn_ids"]
+    keys = [batch.keys[i] for i in real]
+    critic = None if turn_advantages is None else _padded([turn_advantages[key] for key in keys])
+    rows, turns = replace(_batch(keys, mask, read), turn_advantages=critic), read["turn_ids"]
     added: dict[str, Grid] = dict(
         columns(
             rows,

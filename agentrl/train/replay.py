@@ -14,6 +14,7 @@ from agentrl.algorithms.pool import Rollout, dart_group, inject_success, newest_
 from agentrl.algorithms.replay import Buffer, Item, spear_admits, successes
 from agentrl.algorithms.running import RunningPercentile
 from agentrl.algorithms.spec import Coefficient, Part, Ramp
+from agentrl.train.packets import NODE
 
 ANY = 1 << 60
 """More versions than there are."""
@@ -73,7 +74,20 @@ class SpearReplay(Replay):
         return self.coefficient.at(step) if isinstance(self.coefficient, Ramp) else self.coefficient
 
 
-REPLAYS: Mapping[str, type[Replay]] = {"task": TaskReplay, "spear": SpearReplay}
+class SwarmReplay(Replay):
+    """Other runs' groups beside one's own, told again and judged here (SAPO)."""
+
+    local: int = Field(4, ge=1, description="of local + external groups, so many are played by this run")
+    external: int = Field(4, ge=0, description="and so many by others, where there are that many")
+    share: str | None = Field(
+        None, description="a folder, or the URL of agentrl swarm serve; default: swarm in the folder of runs"
+    )
+    node: str | None = Field(None, pattern=NODE, description="this run's name; default: that of its folder")
+    capacity: int = Field(256, ge=1, description="groups that may wait; the oldest gives way")
+    age: int = Field(10, ge=1, description="steps after which a group that waits is dropped")
+
+
+REPLAYS: Mapping[str, type[Replay]] = {"task": TaskReplay, "spear": SpearReplay, "swarm": SwarmReplay}
 """What training carries out, by name."""
 
 

@@ -172,6 +172,12 @@ def columns(batch: KVBatchMeta, keys: Sequence[str], names: Sequence[str]) -> li
     return [{name: found[name][i] for name in names} for i in range(len(keys))]
 
 
+def read_column(batch: KVBatchMeta, keys: Sequence[str], name: str) -> dict[str, torch.Tensor]:
+    """A column of some of a step's rows, by key."""
+    data = tq.kv_batch_get(keys=list(keys), partition_id=batch.partition_id, select_fields=[name])
+    return {key: _own(row) for key, row in zip(keys, data[name].unbind(), strict=True)}
+
+
 def _changed(batch: KVBatchMeta, keys: list[str], tags: list[dict[str, Any]]) -> KVBatchMeta:
     return KVBatchMeta(
         keys=keys,

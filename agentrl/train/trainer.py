@@ -36,7 +36,6 @@ from agentrl.train.attribution import Attribution
 from agentrl.train.batch import TOKEN_FIELDS, VERSIONS, fetch_rows
 from agentrl.train.certificate import Certificate
 from agentrl.train.checkpoints import clear_unsealed, prune, seal
-from agentrl.train.curriculum_trainer import CurriculumTrainer
 from agentrl.train.experience import Experience, Replayed
 from agentrl.train.failure import check_run
 from agentrl.train.loss import agent_loss
@@ -44,9 +43,10 @@ from agentrl.train.metrics import expected_episodes, step_metrics
 from agentrl.train.queue import add_columns, add_replay_columns
 from agentrl.train.runtime import Runtime
 from agentrl.train.staleness import Examined
+from agentrl.train.utterance_trainer import UtteranceTrainer
 
 
-class AgentTrainer(CurriculumTrainer):
+class AgentTrainer(UtteranceTrainer):
     """Trains on the rows that the episode loop puts into TransferQueue, in whichever of verl's modes.
 
     Args:
@@ -167,6 +167,7 @@ class AgentTrainer(CurriculumTrainer):
             update_rows=self._update_rows(),
             median=self._median,
             left_out=self._experience.left_out,
+            turn_advantages=self._turn_advantages(batch, metrics),
         )
 
     def _update_rows(self) -> int:
@@ -270,7 +271,9 @@ class AgentTrainer(CurriculumTrainer):
         rows = [row for row in rows if not row.replayed]
         self._tell_rows(rows)
         told, replaced = self._experience.take_told()
-        expected = expected_episodes(rows, self._settings.algorithm)
+        told |= self._swarm_metrics()
+        elsewhere = int(told.get("swarm/taken", 0))
+        expected = expected_episodes(rows, self._settings.algorithm, elsewhere=elsewhere)
         found = step_metrics(rows, metrics, timing_raw, expected=expected, replaced=replaced)
         told |= self._draw_metrics()
         if self._attribution is not None:

@@ -27,6 +27,12 @@ def test_a_fit_finds_the_curve_that_made_the_points() -> None:
     assert found.middle == pytest.approx(2000, rel=1e-3)
 
 
+def test_a_start_that_was_not_measured_is_found_too() -> None:
+    found = fit(COMPUTE.tolist(), TRUE.at(COMPUTE).tolist())
+    assert [found.start, found.ceiling] == pytest.approx([0.3, 0.61], abs=1e-3)
+    assert [found.slope, found.middle / 1000] == pytest.approx([2.0, 2.0], abs=2e-3)
+
+
 def test_the_ceilings_interval_holds_it() -> None:
     noise = np.random.default_rng(0).normal(0, 0.01, len(COMPUTE))
     low, high = ceiling_interval(COMPUTE.tolist(), (TRUE.at(COMPUTE) + noise).tolist(), start=0.3, samples=40)

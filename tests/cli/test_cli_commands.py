@@ -35,7 +35,21 @@ def test_help_names_every_command_and_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert done.returncode == 0, done.stderr
-    known = ("train", "eval", "warmup", "tools", "envs", "sandbox", "export", "doctor", "init", "simulate")
+    known = (
+        "train",
+        "eval",
+        "warmup",
+        "tools",
+        "envs",
+        "sandbox",
+        "export",
+        "doctor",
+        "init",
+        "simulate",
+        "fit",
+        "swarm",
+        "tune",
+    )
     for command in known:
         assert f"\n  {command} " in done.stdout
 

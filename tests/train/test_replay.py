@@ -333,7 +333,7 @@ def test_episodes_that_were_asked_for_are_counted_by_group() -> None:
         ([TRPO, "algorithm.replay=null"], r"set algorithm\.replay\.name=task"),
         (["algorithm.name=spear", "algorithm.replay.options.coefficient=x"], "coefficient='x'"),
         (["algorithm.name=spear", "algorithm.weights.kind=duration"], r"weights\.kind=none"),
-        (["algorithm.name=sapo_swarm"], r"replay \(swarm\)"),
+        (["algorithm.name=sapo_swarm", "algorithm.replay.options.node=a/b"], "node='a/b'"),
     ],
 )
 def test_what_does_not_fit_is_told(words: list[str], said: str) -> None:
