@@ -31,23 +31,18 @@ def overview(
 def _list(as_json: bool) -> int:
     from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     from agentrl.algorithms import load, names
-    from agentrl.train.algorithm import missing
 
-    found = [(algorithm, missing(algorithm)) for algorithm in map(load, names())]
+    found = [load(name) for name in names()]
     if as_json:
-        typer.echo(json.dumps([_described(algorithm, lacking) for algorithm, lacking in found], indent=2))
+        typer.echo(json.dumps([_described(algorithm) for algorithm in found], indent=2))
         return 0
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold cyan", no_wrap=True)
     table.add_column()
-    for algorithm, lacking in found:
-        text = Text(algorithm.title)
-        if lacking:
-            text.append(f"  needs {', '.join(lacking)}", style="dim")
-        table.add_row(algorithm.name, text)
+    for algorithm in found:
+        table.add_row(algorithm.name, algorithm.title)
     Console().print(table)
     return 0
 
@@ -58,18 +53,16 @@ def show(
     name: str = typer.Argument(help="An algorithm's name."),
     as_json: bool = typer.Option(False, "--json", help="Print a JSON object."),
 ) -> int:
-    """Show an algorithm: its source, its parts, what in it is inferred, and what training lacks of it."""
+    """Show an algorithm: its source, its parts, and what in it is inferred."""
     import yaml
     from rich.console import Console
     from rich.text import Text
 
     from agentrl.algorithms import load
-    from agentrl.train.algorithm import missing
 
     algorithm = load(name)
-    lacking = missing(algorithm)
     if as_json:
-        typer.echo(json.dumps(_described(algorithm, lacking), indent=2))
+        typer.echo(json.dumps(_described(algorithm), indent=2))
         return 0
     console = Console(soft_wrap=True, highlight=False)
     console.print(Text.assemble((algorithm.name, "bold cyan"), f"  {algorithm.title}\n{algorithm.paper}"))
@@ -80,8 +73,6 @@ def show(
     _section(console, "Inferred", algorithm.inferred)
     _section(console, "Differs from its source", algorithm.differs)
     _section(console, "The paper's runs", [f"{key}: {value}" for key, value in algorithm.published.items()])
-    trains = [f"{part}: {what}" for part, what in lacking.items()] or ["everything"]
-    _section(console, "What training lacks of it" if lacking else "What training carries out", trains)
     return 0
 
 
@@ -113,8 +104,8 @@ def diff(
     return 0
 
 
-def _described(algorithm: Algorithm, lacking: dict[str, str]) -> dict[str, Any]:
-    return {**algorithm.model_dump(mode="json"), "missing_in_training": lacking}
+def _described(algorithm: Algorithm) -> dict[str, Any]:
+    return algorithm.model_dump(mode="json")
 
 
 def _set_parts(algorithm: Algorithm) -> dict[str, Any]:

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agentrl.algorithms import Algorithm, chosen, load, names
+from agentrl.algorithms import Algorithm, chosen
 from agentrl.algorithms.named import settings_of_part
 from agentrl.algorithms.spec import Coefficient, Filters, Part, Ramp
 from agentrl.config import Algorithm as Settings
 from agentrl.errors import ConfigError
-from agentrl.registry import nearest
 from agentrl.rollout.control import CONTROLS, Control
 from agentrl.train.curriculum import CURRICULA
 from agentrl.train.expert_match import ExpertMatch
@@ -108,18 +107,10 @@ def plan(settings: Settings) -> Plan:
     """What carries out the algorithm that a run chose.
 
     Raises:
-        ConfigError: a part is unknown, or cannot act in training yet: it says which and what to do.
+        ConfigError: a part is unknown, or does not fit the others.
     """
     algorithm = chosen(settings)
     _check_named(algorithm)
-    lacking = missing(algorithm)
-    if lacking:
-        raise ConfigError(
-            f"algorithm.name={algorithm.name} cannot be trained as it is, for training does not carry out "
-            + "; ".join(f"{part} ({what})" for part, what in lacking.items())
-            + ". To train the rest without: "
-            + " ".join(f"algorithm.{part}=null" for part in lacking)
-        )
     compared = {how.baseline for _, how in algorithm.levels()} & {"mean", "leave_one_out"}
     if compared and settings.group_size == 1:
         raise ConfigError(
@@ -165,16 +156,6 @@ def _check_replay(algorithm: Algorithm, replay: Replay | None, shaping: Shaping 
         )
 
 
-def missing(algorithm: Algorithm) -> dict[str, str]:
-    """Parts that an algorithm has and training does not carry out, by setting: what they are."""
-    found = {}
-    for name, carried_out in NAMED.items():
-        part = getattr(algorithm, name)
-        if part is not None and part.name not in carried_out:
-            found[name] = part.name
-    return found
-
-
 def may_act(coefficient: Coefficient) -> bool:
     """Whether a coefficient is above 0 at any step."""
     if isinstance(coefficient, Ramp):
@@ -211,20 +192,11 @@ def verl_options(plan: Plan, horizon: int) -> dict[str, Any]:
 
 
 def _check_named(algorithm: Algorithm) -> None:
-    """Refuse parts by names that no preset has, and options that what carries a part out does not have."""
+    """Refuse names that nothing carries out, and options that what carries a part out does not have."""
     for where, carried_out in NAMED.items():
         part = getattr(algorithm, where)
-        if part is None:
-            continue
-        if part.name in carried_out:
+        if part is not None:
             settings_of_part(part, where, carried_out)
-            continue
-        others = [getattr(load(name), where) for name in names()]
-        known = {*carried_out, *(other.name for other in others if other is not None)}
-        if part.name not in known:
-            raise ConfigError(
-                f"There is no algorithm.{where}.name={part.name}. {nearest(part.name, sorted(known))}"
-            )
 
 
 def _verl_estimator(algorithm: Algorithm) -> str | None:

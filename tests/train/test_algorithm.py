@@ -23,7 +23,7 @@ from agentrl.config import Algorithm as Settings
 from agentrl.config import load_config
 from agentrl.errors import ConfigError
 from agentrl.train import queue
-from agentrl.train.algorithm import missing, plan, verl_options
+from agentrl.train.algorithm import plan, verl_options
 from agentrl.train.loss import agent_loss
 from agentrl.train.resolve import check, resolve
 from agentrl.train.sampler import MOST_BATCHES, WatchfulReplayBuffer
@@ -31,8 +31,8 @@ from agentrl.train.trainer import SyncTrainer
 
 
 def words(name: str) -> list[str]:
-    """What chooses an algorithm without the parts that training lacks."""
-    return [f"algorithm.name={name}"] + [f"algorithm.{part}=null" for part in missing(load(name))]
+    """What chooses an algorithm."""
+    return [f"algorithm.name={name}"]
 
 
 PLANS = {name: plan(load_config("env", words(name)).algorithm) for name in names()}
@@ -51,17 +51,9 @@ def test_verl_accepts_what_an_algorithm_sets(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", names())
-def test_every_preset_can_be_carried_out_without_what_training_lacks(name: str) -> None:
+def test_every_preset_can_be_carried_out(name: str) -> None:
     options = verl_options(plan(load_config("env", words(name)).algorithm), horizon=16)
     assert options["algorithm.adv_estimator"] in ("grpo", "gae")
-
-
-@pytest.mark.parametrize("name", [name for name in names() if missing(load(name))])
-def test_what_training_lacks_is_named_with_how_to_do_without(name: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        plan(load_config("env", [f"algorithm.name={name}"]).algorithm)
-    for part in missing(load(name)):
-        assert f"algorithm.{part}=" in str(caught.value)
 
 
 def test_verls_own_parts_are_used_where_they_are_the_same() -> None:
