@@ -281,6 +281,18 @@ def _tell(connection: socket.socket, number: int) -> None:
         return
 
 
+def _prepare_titles() -> None:
+    """Let children name themselves, as vLLM's engine does, and keep the variables that a run is known by.
+
+    setproctitle writes over the arguments that a process was started with. It looks for them when it is first
+    used, and does not find them where variables were set before.
+    """
+    os.environ["SPT_NOENV"] = "1"
+    import setproctitle
+
+    setproctitle.getproctitle()
+
+
 def _load(modules: Sequence[str]) -> None:
     for name in modules:
         importlib.import_module(name)
@@ -291,6 +303,7 @@ def _load(modules: Sequence[str]) -> None:
 def main(listening: int, program: str, early: Sequence[str], modules: Sequence[str]) -> None:
     """Import, serve, and be each child."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    _prepare_titles()
     _load(early)
     run(Server(socket.socket(fileno=listening), modules).serve(), program)
 

@@ -83,6 +83,14 @@ def waiting(zygote: Zygote, before: str = "pass") -> tuple[subprocess.Popen[str]
         return stand_in, psutil.Process(int(stand_in.stdout.readline()))
 
 
+def test_a_child_that_names_itself_is_seen_by_its_name_and_by_its_variables(zygote):
+    named = "import setproctitle; setproctitle.setproctitle('VLLM::EngineCore')"
+    stand_in, child = waiting(zygote, named)
+    assert child.cmdline()[0] == "VLLM::EngineCore" and child.environ()["PATH"] == os.environ["PATH"]
+    stand_in.kill()
+    stand_in.wait()
+
+
 def test_a_signal_is_passed_on(zygote):
     stand_in, child = waiting(zygote, "signal.signal(signal.SIGUSR1, lambda *_: os._exit(7))")
     assert child.pid != stand_in.pid
