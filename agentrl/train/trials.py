@@ -20,13 +20,19 @@ SAVE_SECONDS = 120.0
 PR_SET_PDEATHSIG = 1
 
 
-def train_segment(segment: Segment) -> bool:
-    """Train a segment; whether it ended well. One that takes too long is told to end, and then killed."""
+def train_segment(segment: Segment, place: str) -> bool:
+    """Train a segment; whether it ended well. One that takes too long is told to end, and then killed.
+
+    Args:
+        segment: what is trained.
+        place: the folder that its words are written from; Tune starts a trial in one of its own.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     with (Path(segment.folder) / "output.txt").open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "agentrl.cli", *segment.command()],
             env=environment,
+            cwd=place,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -62,10 +68,15 @@ def on_tune(folder: Path, *, at_once: int) -> Play:
     """
     from ray import tune
 
+    place = str(Path.cwd())
+
     def play(segments: Sequence[Segment], number: int) -> Sequence[bool]:
         tuner = tune.Tuner(
             tune.with_resources(_trial, {"cpu": 1}),
-            param_space={"segment": tune.grid_search([asdict(segment) for segment in segments])},
+            param_space={
+                "segment": tune.grid_search([asdict(segment) for segment in segments]),
+                "place": place,
+            },
             tune_config=tune.TuneConfig(max_concurrent_trials=at_once),
             run_config=tune.RunConfig(
                 name=f"generation-{number}", storage_path=str((folder / "tune").resolve()), verbose=0
@@ -81,4 +92,4 @@ def on_tune(folder: Path, *, at_once: int) -> Play:
 
 def _trial(config: dict[str, Any]) -> dict[str, Any]:
     segment = Segment(**{**config["segment"], "words": tuple(config["segment"]["words"])})
-    return {"member": segment.member, "good": train_segment(segment)}
+    return {"member": segment.member, "good": train_segment(segment, config["place"])}

@@ -151,10 +151,10 @@ def test_a_training_that_takes_too_long_is_ended(tmp_path: Path, monkeypatch: py
         return real([words[0], str(tmp_path / "script.py")], **how)
 
     monkeypatch.setattr(subprocess, "Popen", started)
-    assert trials.train_segment(segment(60.0, "print('well')"))
-    assert not trials.train_segment(segment(60.0, "raise SystemExit(1)"))
-    assert not trials.train_segment(segment(0.5, "import time\ntime.sleep(300)"))
-    assert "well" in (tmp_path / "output.txt").read_text()
+    assert trials.train_segment(segment(60.0, "import os; print(os.getcwd())"), str(tmp_path))
+    assert not trials.train_segment(segment(60.0, "raise SystemExit(1)"), str(tmp_path))
+    assert not trials.train_segment(segment(0.5, "import time\ntime.sleep(300)"), str(tmp_path))
+    assert str(tmp_path) in (tmp_path / "output.txt").read_text()
 
 
 def test_words_are_the_populations_or_its_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
