@@ -29,6 +29,7 @@ SETTINGS = (
     "checkpoint.every=0",
 )  # fmt: skip
 CHANGED: Mapping[str, tuple[str, ...]] = {
+    "archer": ("algorithm.critic.options.warmup=3",),
     "craft": (
         "algorithm.shaping=null",
         "algorithm.curriculum={name: tiers, options: {key: pass_rate, bounds: [0.5], down: true}}",
@@ -36,7 +37,7 @@ CHANGED: Mapping[str, tuple[str, ...]] = {
     "rlsp": ("algorithm.shaping.options.judge=0",),
     "router_r1": ("algorithm.shaping=null",),
 }
-"""What the environment cannot offer a preset: lengths of traces, a judge, routed calls with prices."""
+"""What a short run and the environment cannot offer a preset: lengths of traces, a judge, calls with prices."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from agentrl.registry import find_env
 from agentrl.rollout.control import check_control
 from agentrl.train import cpu
 from agentrl.train.agent_loop_file import write_agent_loop_file
-from agentrl.train.algorithm import plan
+from agentrl.train.algorithm import Plan, plan
 from agentrl.train.curriculum import Draws, chooses
 from agentrl.train.dataset import read_tasks, write_tasks
 from agentrl.train.failure import FILE, RECOVERABLE, read_failure
@@ -77,6 +77,7 @@ class Training:
         check_control(carried_out.control, env)
         check_shared(carried_out, self.config, env)
         shape_of(carried_out.shaping, env, self.config.steps)  # refuses rewards that do not fit
+        _check_warmup(carried_out, self.config.steps)
         write_tasks(env, self.folder, test_limit=self.config.eval.tasks, train_minimum=minimum)
         if chooses(carried_out.algorithm):  # tells now what does not fit the tasks
             tasks = read_tasks(self.folder)
@@ -218,6 +219,15 @@ class Training:
             except psutil.Error:  # it ended meanwhile, or belongs to somebody else
                 continue
         return found
+
+
+def _check_warmup(carried_out: Plan, steps: int) -> None:
+    utterance = carried_out.utterance
+    if utterance is not None and utterance.warmup >= steps:
+        raise ConfigError(
+            f"algorithm.critic.options.warmup={utterance.warmup} leaves the policy as it is in all of "
+            f"steps={steps}. Train for more steps, or set a shorter warm-up."
+        )
 
 
 def read_certificate(folder: Path) -> dict[str, Any] | None:

@@ -82,6 +82,7 @@ def test_without_room_nothing_is_begun(run: Path, monkeypatch: pytest.MonkeyPatc
         ("algorithm.curriculum={name: tiers, options: {bounds: [3]}}", "metadata 'length'"),
         ("algorithm.curriculum={name: tires}", "Did you mean 'tiers'"),
         ("algorithm.rollout={name: forced_finish, options: {reserv: 1}}", "Did you mean 'reserve'"),
+        ("algorithm.name=archer", "warmup=20 leaves the policy as it is"),
     ],
 )
 def test_parts_that_do_not_fit_stop_before_the_start(run: Path, algorithm: str, said: str) -> None:
