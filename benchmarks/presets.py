@@ -37,7 +37,7 @@ CHANGED: Mapping[str, tuple[str, ...]] = {
     "rlsp": ("algorithm.shaping.options.judge=0",),
     "router_r1": ("algorithm.shaping=null",),
 }
-"""What a short run and the environment cannot offer a preset: lengths of traces, a judge, calls with prices."""
+"""What a short run and the environment cannot give: long warm-ups, lengths of traces, a judge, prices."""
 
 
 @dataclass(frozen=True)
