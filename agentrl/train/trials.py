@@ -66,6 +66,9 @@ def on_tune(folder: Path, *, at_once: int) -> Play:
         folder: of the population, for Tune's records.
         at_once: trials that run at the same time.
     """
+    # Tune's own tables and records of progress say nothing of what a member did.
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     from ray import tune
 
     place = str(Path.cwd())
