@@ -49,10 +49,12 @@ def tune(env: str, words: Sequence[str], *, as_json: bool = False) -> int:
         play = on_tune(population.folder, at_once=at_once)
     except ImportError as problem:
         raise UsageError("This needs Ray Tune: pip install 'agentrl[tune]'.") from problem
-    typer.echo(f"{population.size} members in {population.folder}", err=True)
+    typer.echo(
+        f"{population.size} members in {population.folder}; their output: member-*/output.txt", err=True
+    )
     ray.init(address="local", num_cpus=at_once, include_dashboard=False, log_to_driver=False)
     try:
-        population.train(play)
+        population.train(play, lambda line: typer.echo(line, err=True))
     finally:
         ray.shutdown()
     _tell(population, as_json)

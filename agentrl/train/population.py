@@ -57,6 +57,8 @@ class Segment:
 Play = Callable[[Sequence[Segment], int], Sequence[bool]]
 """Trains the segments of a generation, of this number; whether each ended well, in their order."""
 
+Tell = Callable[[str], None]
+
 
 @dataclass
 class Population:
@@ -97,8 +99,12 @@ class Population:
         self._rng = Random(self.seed)
         self.hypers = [drawn(self.space, self._rng) for _ in range(self.size)]
 
-    def train(self, play: Play) -> None:
+    def train(self, play: Play, tell: Tell = lambda line: None) -> None:
         """All generations. After each but the last the worst members copy better ones, and explore.
+
+        Args:
+            play: trains a generation's segments.
+            tell: is told what goes on, line by line.
 
         Raises:
             InfrastructureError: every member of a generation failed.
@@ -111,17 +117,20 @@ class Population:
             segments = [self.segment(member, target) for member in range(self.size)]
             for segment in segments:
                 self._retune(segment)
+            tell(f"generation {number + 1} of {len(targets)}: {self.size} members to step {target}")
             ended = play(segments, number)
             self.scores = [
                 score(each) if good else FAILED for each, good in zip(segments, ended, strict=True)
             ]
             self._note({"step": target, "scores": self.scores})
+            tell("held-out success: " + ", ".join(map(_scored, self.scores)))
             if max(self.scores) == FAILED:
                 raise InfrastructureError(
                     f"Every member failed before step {target}; the logs lie in {self.folder}/member-*/."
                 )
             if target < self.steps:
-                self._evolve(target)
+                for event in self._evolve(target):
+                    tell(_copied(event))
 
     def segment(self, member: int, steps: int) -> Segment:
         """What a member trains until it has so many steps."""
@@ -132,13 +141,14 @@ class Population:
         words = (*seed, *self.words, *own)
         return Segment(member, str(folder), self.env, words, steps, self.seconds)
 
-    def _evolve(self, step: int) -> None:
+    def _evolve(self, step: int) -> list[Event]:
         found = evolve(step, self.scores, self.hypers, self.space, self._rng, quantile=self.quantile)
         for event in found:
             copy_state(self.segment(event.donor, step), self.segment(event.member, step))
             self.hypers[event.member] = dict(event.new)
             self.events.append(event)
             self._note(asdict(event))
+        return found
 
     def _retune(self, segment: Segment) -> None:
         run = segment.run()
@@ -152,6 +162,15 @@ class Population:
     def _note(self, line: Mapping[str, Any]) -> None:
         with (self.folder / "lineage.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+
+
+def _scored(success: float) -> str:
+    return "failed" if success == FAILED else f"{success:.1%}"
+
+
+def _copied(event: Event) -> str:
+    changes = [f"{name} {event.old[name]:.3g} -> {value:.3g}" for name, value in event.new.items()]
+    return f"member {event.member} copies member {event.donor}: {', '.join(changes)}"
 
 
 def drawn(space: Mapping[str, Hyper], rng: Random) -> dict[str, float]:

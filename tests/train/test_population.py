@@ -61,8 +61,11 @@ def test_the_worst_takes_over_weights_and_hypers_and_the_log_tells_all(tmp_path:
     made, runs = population(tmp_path, size=4), Runs()
     start = [dict(own) for own in made.hypers]
     assert all(1e-6 <= own[RATE] <= 1e-3 and own["algorithm.group_size"] % 1 == 0 for own in start)
-    made.train(runs)
+    heard: list[str] = []
+    made.train(runs, heard.append)
     assert [event.step for event in made.events] == [5, 10]
+    assert heard[0] == "generation 1 of 3: 4 members to step 5" and heard[1].startswith("held-out success: ")
+    assert heard[2].startswith(f"member {made.events[0].member} copies member {made.events[0].donor}: ")
     first = made.events[0]
     rates = [own[RATE] for own in start]
     assert (first.member, first.donor) == (rates.index(min(rates)), rates.index(max(rates)))
