@@ -69,7 +69,8 @@ def _train(folder: Path, runtime: Runtime) -> None:
         if runtime.config.hardware.device == "cpu" and not runtime.config.cluster:
             from agentrl.train.zygote import Zygote
 
-            zygote = opened.enter_context(Zygote(Path(tempfile.mkdtemp(prefix="zygote-"))))
+            sockets = Path(tempfile.mkdtemp(prefix="zygote-"))
+            zygote = opened.enter_context(Zygote(sockets, folder / "python"))
             settings["runtime_env"]["py_executable"] = str(zygote.program)
         ray.init(**settings)
         opened.callback(ray.shutdown)
