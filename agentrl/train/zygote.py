@@ -59,8 +59,8 @@ class Zygote:
 
     Args:
         folder: an empty folder, of a short path, for its socket.
-        program: the file to write that is called in Python's place, where programs may lie: there are machines
-            on which nothing in ``/tmp`` may run.
+        program: the file to write that is called in Python's place. On some machines nothing in ``/tmp`` may
+            run.
         early, modules: what it imports at once, and for the first who asks.
     """
 
