@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -69,8 +70,9 @@ def _train(folder: Path, runtime: Runtime) -> None:
         if runtime.config.hardware.device == "cpu" and not runtime.config.cluster:
             from agentrl.train.zygote import Zygote
 
-            zygote = opened.enter_context(Zygote(Path(tempfile.mkdtemp(prefix="zygote-"))))
-            settings["runtime_env"]["py_executable"] = str(zygote.program)
+            sockets = Path(tempfile.mkdtemp(prefix="zygote-"))
+            zygote = opened.enter_context(Zygote(sockets, folder / "python"))
+            settings["runtime_env"]["py_executable"] = shlex.quote(str(zygote.program))
         ray.init(**settings)
         opened.callback(ray.shutdown)
         ray.remote(num_cpus=0)(_nothing).remote()  # the first worker has the zygote import the rest

@@ -50,20 +50,28 @@ MODULES = (
 own process among them, which all workers of a run share: so that waits for the first who asks."""
 
 PR_SET_PDEATHSIG = 1
-PROGRAM, SOCKET = "python", "zygote"
-"""In its folder: what is called in Python's place, and where that asks."""
+SOCKET = "zygote"
+"""In its folder."""
 
 
 class Zygote:
     """The process that imports and forks; it lives as long as the one that made it.
 
     Args:
-        folder: an empty folder for its files, of a short path.
+        folder: an empty folder, of a short path, for its socket.
+        program: the file to write that is called in Python's place. On some machines nothing in ``/tmp`` may
+            run.
         early, modules: what it imports at once, and for the first who asks.
     """
 
-    def __init__(self, folder: Path, early: Sequence[str] = EARLY, modules: Sequence[str] = MODULES) -> None:
-        self.program = folder / PROGRAM
+    def __init__(
+        self,
+        folder: Path,
+        program: Path,
+        early: Sequence[str] = EARLY,
+        modules: Sequence[str] = MODULES,
+    ) -> None:
+        self.program = program
         self.program.write_text(
             f"#!/bin/sh\nexec {shlex.quote(sys.executable)} -I -S {shlex.quote(forked.__file__)} "
             f'{shlex.quote(str(folder / SOCKET))} "$@"\n'
@@ -93,6 +101,7 @@ class Zygote:
         """End it, and every child with it."""
         self._process.kill()
         self._process.wait()
+        self.program.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,11 @@ SECONDS = 60.0
 
 @pytest.fixture(scope="module")
 def zygote() -> Iterator[Zygote]:
-    with tempfile.TemporaryDirectory() as folder, Zygote(Path(folder), ["csv"], ["numpy"]) as opened:
-        yield opened
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with Zygote(folder, folder / "python", ["csv"], ["numpy"]) as opened:
+            yield opened
+        assert not opened.program.exists()
 
 
 def ask(zygote: Zygote, *arguments: str, **how: object) -> subprocess.CompletedProcess[str]:
@@ -57,7 +60,7 @@ def test_modules_are_imported_with_the_variables_of_the_first_who_asks(tmp_path,
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
     (tmp_path / "files").mkdir()
     show = "import os, reads_it; print(reads_it.COLOR, os.environ['COLOR'])"
-    with Zygote(tmp_path / "files", [], ["numpy", "reads_it"]) as opened:
+    with Zygote(tmp_path / "files", tmp_path / "python", [], ["numpy", "reads_it"]) as opened:
         first = ask(opened, "-c", show, env={**os.environ, "COLOR": "red"})
         second = ask(opened, "-c", show, env={**os.environ, "COLOR": "blue"})
     assert (first.stdout, second.stdout) == ("red red\n", "red blue\n")
@@ -114,7 +117,7 @@ def test_the_end_of_what_stands_for_it_is_the_end_of_the_child(zygote):
 
 
 def test_children_end_with_the_zygote(tmp_path):
-    with Zygote(tmp_path, [], ["numpy"]) as opened:
+    with Zygote(tmp_path, tmp_path / "python", [], ["numpy"]) as opened:
         stand_in, child = waiting(opened)
     child.wait(SECONDS)
     assert stand_in.wait(SECONDS) == -signal.SIGKILL
