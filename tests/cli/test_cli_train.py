@@ -164,7 +164,7 @@ def test_a_run_the_doctor_never_saw_has_not_passed(folder: Path, fake_launch: ty
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["./adding.py", "stepz=3"], "There is no setting stepz. Did you mean 'steps'?"),
+        (["./adding.py", "stepz=3"], "There is no setting stepz. Did you mean 'steps' or 'cluster'?"),
         (["./adding.py", "learning_rate=1e-3"], "Did you mean 'algorithm.learning_rate'?"),
         (["./adding.py", "steps"], "'steps' is no setting; write key=value"),
         (["./adding.py", "steps=none"], "steps='none'"),

@@ -13,7 +13,9 @@ from agentrl import Env, Task
 from agentrl.chat import Chat
 from agentrl.chat.vision import Vision, part_of, takes_images
 from agentrl.config import TrainConfig, load_config
+from agentrl.envs.vision import Vision as VisionEnv
 from agentrl.errors import ConfigError, DefinitionError, ModelUnsupported
+from agentrl.registry import source_folder
 from agentrl.train import models, tiny, tiny_vision, warmup
 from agentrl.train.demonstrate import Example
 from agentrl.train.fit import fit
@@ -67,6 +69,13 @@ def test_the_embedded_policy_that_sees_is_made_of_demonstrations(monkeypatch: py
     assert takes_images(str(folder))
     assert Chat.load(str(folder)).vision is not None
     assert find_model(named("embedded-vl"), Colours()) == folder, "it is kept"
+
+
+def test_vision_has_one_in_its_folder() -> None:
+    env = VisionEnv(kinds=["mosaic"])
+    folder = find_model(named("embedded-vl"), env)
+    assert folder == source_folder(env) / models.POLICY and takes_images(str(folder))
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 5_000_000
 
 
 def test_it_is_for_environments_that_say_they_show_images() -> None:
