@@ -6,6 +6,8 @@ import asyncio
 import itertools
 import math
 import os
+import shutil
+import tempfile
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -28,8 +30,12 @@ NO_VIDEOS = {"video": 0}
 """Their frames are shown as images; and vLLM would try out a video of the greatest size at its start."""
 
 ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING", "TOKENIZERS_PARALLELISM": "false"}
+
 CPU_ENVIRONMENT = {"TORCH_COMPILE_DISABLE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 """What the engine's processes inherit, unless the user has set it."""
+
+SOCKETS = "VLLM_RPC_BASE_PATH"
+"""Names the folder of the engine's sockets."""
 
 
 class VllmPolicy:
@@ -39,11 +45,15 @@ class VllmPolicy:
         engine: vLLM's asynchronous engine.
         version: given to every token.
         vision: how the model takes images; ``None`` for one that takes text only.
+        sockets: folder of the engine's sockets, which goes with it.
     """
 
-    def __init__(self, engine: AsyncLLM, *, version: int = 0, vision: Vision | None = None) -> None:
+    def __init__(
+        self, engine: AsyncLLM, *, version: int = 0, vision: Vision | None = None, sockets: str | None = None
+    ) -> None:
         self._engine: Any = engine
         self._version, self._vision = version, vision
+        self._sockets = sockets
         self._numbers = itertools.count()
 
     @classmethod
@@ -98,8 +108,9 @@ class VllmPolicy:
             **({"limit_mm_per_prompt": NO_VIDEOS} if vision is not None else {}),
             **(options or {}),
         }
+        sockets = tempfile.mkdtemp(prefix="agentrl-")
         try:
-            engine = await asyncio.to_thread(_start, arguments)
+            engine = await asyncio.to_thread(_start, arguments, sockets)
         except ImportError as problem:
             raise ModelUnsupported(
                 f"vLLM cannot be imported ({problem}). Install agentrl[train] on a machine with GPUs, or "
@@ -109,7 +120,7 @@ class VllmPolicy:
             raise ModelUnsupported(
                 f"vLLM could not load {model}: {type(problem).__name__}: {problem}. Its log above says more."
             ) from problem
-        return cls(engine, version=version, vision=vision)
+        return cls(engine, version=version, vision=vision, sockets=sockets)
 
     async def generate(
         self, prompt_ids: Sequence[int], sampling: Sampling, *, episode: str, images: Sequence[Picture] = ()
@@ -153,6 +164,8 @@ class VllmPolicy:
     async def close(self) -> None:
         """End the engine and its processes. May be called twice."""
         await asyncio.to_thread(self._engine.shutdown, timeout=CLOSE_SECONDS)
+        if self._sockets is not None:
+            shutil.rmtree(self._sockets, ignore_errors=True)
 
     async def __aenter__(self) -> Self:
         return self
@@ -161,11 +174,21 @@ class VllmPolicy:
         await self.close()
 
 
-def _start(arguments: dict[str, Any]) -> AsyncLLM:
+def _start(arguments: dict[str, Any], sockets: str) -> AsyncLLM:
+    """Start the engine; its sockets, which vLLM leaves behind, go into a folder unless the user named one."""
     from vllm import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+    named = SOCKETS in os.environ
+    os.environ.setdefault(SOCKETS, sockets)
+    try:
+        return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+    except BaseException:
+        shutil.rmtree(sockets, ignore_errors=True)
+        raise
+    finally:
+        if not named:
+            del os.environ[SOCKETS]
 
 
 def _parameters(sampling: Sampling) -> Any:

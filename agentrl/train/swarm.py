@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -17,6 +18,9 @@ from agentrl.train.experience import ASKED, PLAYED
 from agentrl.train.packets import MOST_BYTES, Packet, read_packet
 from agentrl.train.replay import SwarmReplay
 from agentrl.train.stored import Session
+
+FILE = "swarm.json"
+"""In a checkpoint's folder."""
 
 SAID, SOURCE = "said", "source"
 """Columns of a prompt whose episodes other nodes played: what was said in each, as JSON, and by whom."""
@@ -182,13 +186,21 @@ class Swarm:
         told = {f"swarm/{name}": float(counts[f"swarm/{name}"]) for name in names}
         return told | {"swarm/void": float(max(0, void)), "swarm/waiting": float(len(self))}
 
-    def state(self) -> dict[str, Any]:
-        """As JSON data, for a checkpoint."""
-        waiting = [[since, packet.to_json().decode()] for since, packet in self._waiting.values()]
-        return {"waiting": waiting, "exchange": self._exchange.state()}
+    def save(self, folder: Path) -> None:
+        """Write what waits, and what was read, into a checkpoint's folder.
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """What :meth:`state` gave."""
+        Raises:
+            OSError: it could not be written.
+        """
+        waiting = [[since, packet.to_json().decode()] for since, packet in self._waiting.values()]
+        state = {"waiting": waiting, "exchange": self._exchange.state()}
+        (folder / FILE).write_text(json.dumps(state))
+
+    def load(self, folder: Path) -> None:
+        """What :meth:`save` wrote; a checkpoint that has none leaves everything as it is."""
+        if not (folder / FILE).is_file():
+            return
+        state = json.loads((folder / FILE).read_text())
         self._exchange.load(state["exchange"])
         for since, text in state["waiting"]:
             self._received += 1

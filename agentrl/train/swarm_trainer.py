@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +18,6 @@ from agentrl.train.replay import SwarmReplay
 from agentrl.train.stored import columns, put_column, read_column, sessions, task_of, without
 from agentrl.train.swarm import Swarm, is_external
 
-FILE = "swarm.json"
 SHARED_FOLDER = "swarm"
 """In the folder of runs: where runs share that name no other place."""
 
@@ -100,18 +98,3 @@ class SwarmTrainer(CurriculumTrainer):
     def _swarm_metrics(self) -> dict[str, float]:
         """What a person watches of it."""
         return {} if self._swarm is None else self._swarm.take_told()
-
-    def _save_checkpoint(self) -> None:
-        if self._swarm is not None:
-            path = self._swarm_file()
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(self._swarm.state()))
-        super()._save_checkpoint()
-
-    def _load_checkpoint(self) -> None:
-        super()._load_checkpoint()
-        if self._swarm is not None and self._swarm_file().is_file():
-            self._swarm.load(json.loads(self._swarm_file().read_text()))
-
-    def _swarm_file(self) -> Path:
-        return Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}" / FILE

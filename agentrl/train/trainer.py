@@ -43,6 +43,8 @@ from agentrl.train.metrics import expected_episodes, step_metrics
 from agentrl.train.queue import add_columns, add_replay_columns
 from agentrl.train.runtime import Runtime
 from agentrl.train.staleness import Examined
+from agentrl.train.swarm import Swarm
+from agentrl.train.utterance import UtteranceCritic
 from agentrl.train.utterance_trainer import UtteranceTrainer
 
 
@@ -336,9 +338,10 @@ class AgentTrainer(UtteranceTrainer):
         for memory in self._memories():
             memory.load(path)
 
-    def _memories(self) -> list[Experience | Attribution]:
+    def _memories(self) -> list[Experience | Attribution | Swarm | UtteranceCritic]:
         """What goes into checkpoints beside verl's."""
-        return [self._experience, *([] if self._attribution is None else [self._attribution])]
+        kept = (self._experience, self._attribution, self._swarm, self._turn_critic)
+        return [memory for memory in kept if memory is not None]
 
     def _rescue(self) -> None:
         """Keep the weights of the last finished step, if the training workers still can."""

@@ -7,8 +7,9 @@ the trainer's process and on its CPU. The paper trains a RoBERTa.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -21,6 +22,9 @@ from agentrl.algorithms.utterance_critic import advantage, critic_loss, polyak, 
 from agentrl.train.utterance_settings import UtteranceSettings
 
 Pair = tuple[torch.Tensor, torch.Tensor]
+
+FILE = "utterance_critic.pt"
+"""In a checkpoint's folder."""
 
 PADDING, START = 0, 1
 """Ids of the critic's own: behind a sequence, and before every one."""
@@ -153,10 +157,14 @@ class UtteranceCritic:
         rows = [torch.cat([start, 2 + sequence % buckets]) for sequence in newest]
         return pad_sequence(rows, batch_first=True, padding_value=PADDING)
 
-    def state(self) -> dict[str, Any]:
-        """For a checkpoint: weights, the optimizer's state, the turns that are kept, and what draws them."""
+    def save(self, folder: Path) -> None:
+        """Write weights, optimizer, the turns that are kept and what draws them into a checkpoint's folder.
+
+        Raises:
+            OSError: it could not be written.
+        """
         kept = list(self._kept)
-        return {
+        state = {
             "online": self._online.state_dict(),
             "target": self._target.state_dict(),
             "optimizer": self._optimizer.state_dict(),
@@ -164,9 +172,14 @@ class UtteranceCritic:
             "told": [[turn.reward, turn.done] for turn in kept],
             "rng": self._rng.getstate(),
         }
+        torch.save(state, folder / FILE)
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """What :meth:`state` gave."""
+    def load(self, folder: Path) -> None:
+        """What :meth:`save` wrote; a checkpoint that has none leaves everything as it is."""
+        if not (folder / FILE).is_file():
+            return
+        # Python's random state is plain data beside tensors.
+        state = torch.load(folder / FILE, weights_only=False)
         self._online.load_state_dict(state["online"])
         self._target.load_state_dict(state["target"])
         self._optimizer.load_state_dict(state["optimizer"])

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from transfer_queue import KVBatchMeta
 
 from agentrl.train.stored import columns, sessions
 from agentrl.train.swarm_trainer import SwarmTrainer
 from agentrl.train.utterance import Row, Span, Utterance, UtteranceCritic, utterances
-
-FILE = "utterance_critic.pt"
 
 FIELDS = ("prompts", "responses", "response_mask", "rm_scores", "turn_ids")
 
@@ -48,20 +44,3 @@ class UtteranceTrainer(SwarmTrainer):
         for (key, span), value in zip(owners, self._turn_critic.advantages(turns).tolist(), strict=True):
             grids[key][span.places] = value
         return grids
-
-    def _save_checkpoint(self) -> None:
-        """verl names a checkpoint when its last file is written, so ours comes first."""
-        if self._turn_critic is not None:
-            path = self._turn_critic_file()
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(self._turn_critic.state(), path)
-        super()._save_checkpoint()
-
-    def _load_checkpoint(self) -> None:
-        super()._load_checkpoint()
-        if self._turn_critic is not None and self._turn_critic_file().is_file():
-            # Python's random state is plain data beside tensors.
-            self._turn_critic.load(torch.load(self._turn_critic_file(), weights_only=False))
-
-    def _turn_critic_file(self) -> Path:
-        return Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}" / FILE

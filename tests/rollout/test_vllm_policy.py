@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -67,9 +68,17 @@ def forward_logprobs(folder: Path, prompt: list[int], sampled: list[int], temper
     return torch.log_softmax(logits / temperature, -1)[range(len(sampled)), sampled]
 
 
-async def test_samples_with_the_logprobs_of_the_model_and_leaves_no_process(
-    model_folder: Path, before: set[int]
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder in which sockets may lie: their paths have at most 107 characters."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+async def test_samples_with_the_logprobs_of_the_model_and_leaves_nothing(
+    model_folder: Path, before: set[int], short_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(short_folder))
     from agentrl.rollout.vllm_policy import VllmPolicy
 
     policy = await VllmPolicy.open(
@@ -107,6 +116,7 @@ async def test_samples_with_the_logprobs_of_the_model_and_leaves_no_process(
     finally:
         await policy.close()
     assert not wait_until_gone(started)
+    assert [*short_folder.iterdir()] == []
     with pytest.raises(EngineError):
         await policy.generate(prompt, sampling, episode="g")
     await policy.close()

@@ -171,7 +171,9 @@ def test_a_steps_prompts_are_mixed(tmp_path: Path) -> None:
     FolderExchange(tmp_path, "other").share(others, 1)
     swarm.receive(1)
     restored = make_swarm(tmp_path)
-    restored.load(json.loads(json.dumps(swarm.state())))
+    restored.load(tmp_path / "of a run without")
+    swarm.save(tmp_path)
+    restored.load(tmp_path)
     for one in (swarm, restored):
         mixed = one.mix(prompts(4), 1, 8)
         tasks = [json.loads(info["task"])["id"] for info in mixed["extra_info"]]

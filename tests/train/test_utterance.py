@@ -69,8 +69,9 @@ def test_it_goes_on_from_a_checkpoint_as_if_nothing_had_been(tmp_path: Path) -> 
     turns = [turn([1, i], [8 + i], float(i % 2), [2, i] if i < 3 else None) for i in range(4)]
     critic, again = UtteranceCritic(SMALL, seed=1), UtteranceCritic(SMALL, seed=2)
     critic.learn(turns)
-    torch.save(critic.state(), tmp_path / "critic.pt")
-    again.load(torch.load(tmp_path / "critic.pt", weights_only=False))
+    critic.save(tmp_path)
+    again.load(tmp_path / "of a run without")
+    again.load(tmp_path)
     assert len(again) == 4
     assert critic.learn(turns[:1]) == again.learn(turns[:1])
     assert torch.equal(critic.advantages(turns), again.advantages(turns))
