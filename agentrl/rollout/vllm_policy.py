@@ -34,8 +34,8 @@ ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING", "TOK
 CPU_ENVIRONMENT = {"TORCH_COMPILE_DISABLE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 """What the engine's processes inherit, unless the user has set it."""
 
-SOCKETS = "VLLM_RPC_BASE_PATH"
-"""Names the folder of the engine's sockets."""
+FOLDERS = ("VLLM_RPC_BASE_PATH", "TMPDIR")
+"""Name the folders of sockets and locks: of this process's part of the engine, and of its processes."""
 
 
 class VllmPolicy:
@@ -45,7 +45,7 @@ class VllmPolicy:
         engine: vLLM's asynchronous engine.
         version: given to every token.
         vision: how the model takes images; ``None`` for one that takes text only.
-        sockets: folder of the engine's sockets, which goes with it.
+        sockets: folder of the engine's sockets and locks, which goes with it.
     """
 
     def __init__(
@@ -175,20 +175,23 @@ class VllmPolicy:
 
 
 def _start(arguments: dict[str, Any], sockets: str) -> AsyncLLM:
-    """Start the engine; its sockets, which vLLM leaves behind, go into a folder unless the user named one."""
+    """Start the engine, with what vLLM leaves in temporary folders in one that goes with it."""
     from vllm import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    named = SOCKETS in os.environ
-    os.environ.setdefault(SOCKETS, sockets)
+    before = {name: os.environ.get(name) for name in FOLDERS}
+    os.environ.update(dict.fromkeys(FOLDERS, sockets))
     try:
         return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
     except BaseException:
         shutil.rmtree(sockets, ignore_errors=True)
         raise
     finally:
-        if not named:
-            del os.environ[SOCKETS]
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _parameters(sampling: Sampling) -> Any:

@@ -24,6 +24,7 @@ from agentrl.train.runtime import GIVEN_VARIABLES, Runtime, load_runtime
 
 if TYPE_CHECKING:
     from agentrl.train.trainer import AgentTrainer
+    from agentrl.train.zygote import Zygote
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ def _train(folder: Path, runtime: Runtime) -> None:
 
             sockets = Path(tempfile.mkdtemp(prefix="zygote-"))
             zygote = opened.enter_context(Zygote(sockets, folder / "python"))
+            _watch_zygote(zygote, folder, runtime)
             settings["runtime_env"]["py_executable"] = shlex.quote(str(zygote.program))
         ray.init(**settings)
         opened.callback(ray.shutdown)
@@ -139,6 +141,22 @@ def _ray_settings(runtime: Runtime, composed: Any) -> dict[str, Any]:
     }
     settings["logging_level"] = logging.WARNING
     return {key: value for key, value in settings.items() if value is not None}
+
+
+def _watch_zygote(zygote: Zygote, folder: Path, runtime: Runtime) -> None:
+    """End the run with the process that its workers are forked from: Ray would ask for ever."""
+
+    def watch() -> None:
+        if zygote.lost():
+            problem = ProcessLost(
+                "The process that starts the run's workers died. Its log is in the run's log; could it not "
+                "import what they need, or was it out of memory?"
+            )
+            write_failure(folder, problem)
+            runtime.events.emit(Warned(str(problem)))
+            os._exit(EXIT_FAILED)
+
+    threading.Thread(target=watch, name="watch-zygote", daemon=True).start()
 
 
 def _watch_processes(folder: Path, runtime: Runtime, ended: threading.Event) -> None:

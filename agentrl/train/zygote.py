@@ -71,7 +71,7 @@ class Zygote:
         early: Sequence[str] = EARLY,
         modules: Sequence[str] = MODULES,
     ) -> None:
-        self.program = program
+        self.program, self._closed = program, False
         self.program.write_text(
             f"#!/bin/sh\nexec {shlex.quote(sys.executable)} -I -S {shlex.quote(forked.__file__)} "
             f'{shlex.quote(str(folder / SOCKET))} "$@"\n'
@@ -94,11 +94,17 @@ class Zygote:
                 stdin=subprocess.DEVNULL,
             )
 
+    def lost(self) -> bool:
+        """Wait until it has ended; whether it did so by itself: what asks it then, asks in vain."""
+        self._process.wait()
+        return not self._closed
+
     def __enter__(self) -> Zygote:
         return self
 
     def __exit__(self, *_: object) -> None:
         """End it, and every child with it."""
+        self._closed = True
         self._process.kill()
         self._process.wait()
         self.program.unlink(missing_ok=True)

@@ -123,6 +123,15 @@ def test_children_end_with_the_zygote(tmp_path):
     assert stand_in.wait(SECONDS) == -signal.SIGKILL
 
 
+def test_a_zygote_that_cannot_import_is_lost_and_one_that_is_closed_is_not(tmp_path):
+    with Zygote(tmp_path, tmp_path / "python", ["no_such_module"]) as broken:
+        assert broken.lost()
+    (tmp_path / "other").mkdir()
+    with Zygote(tmp_path / "other", tmp_path / "python") as opened:
+        pass
+    assert not opened.lost()
+
+
 def test_a_child_starts_processes_in_the_same_way(zygote):
     start = (
         "import multiprocessing, operator, sys\n"
