@@ -6,6 +6,7 @@ import io
 from collections.abc import AsyncIterator
 from typing import Any
 
+import av
 import pytest
 import pytest_asyncio
 import samples
@@ -140,6 +141,52 @@ async def test_frames_of_a_video(album, context, kind):
     for wrong in ([], list(range(1, 10))):
         with pytest.raises(ToolError, match="1 to 8 frames"):
             await use(SelectFrames(), context, frames=wrong)
+
+
+def filmed(kind: str, codec: str, frames: int = 20, size: tuple[int, int] = (64, 48)) -> bytes:
+    """A film whose picture n (from 0) has the red level 12n; with pictures that refer to later ones."""
+    data = io.BytesIO()
+    with av.open(data, "w", format=kind) as film:
+        stream = film.add_stream(codec, rate=10, options={"g": "8"})
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        for index in range(frames):
+            picture = av.VideoFrame.from_image(Image.new("RGB", size, (index * 12, 0, 0)))
+            film.mux(stream.encode(picture))
+        film.mux(stream.encode(None))
+    return data.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind", "codec"),
+    [(".mp4", "mp4", "libx264"), (".mov", "mov", "libx264"), (".webm", "webm", "libvpx-vp9")],
+)
+async def test_frames_of_a_film(album, context, suffix, kind, codec):
+    seen = await album.add(filmed(kind, codec), suffix)
+    assert seen.text == "Image 1: 64 x 48, 20 frames"
+    shown = await use(SelectFrames(), context, frames=[20, 1, 12, 9])
+    reds = [Image.open(io.BytesIO(image.data)).convert("RGB").tobytes()[0] for image in shown.images]
+    assert reds == pytest.approx([228, 0, 132, 96], abs=5)  # a neighbour's would be off by 12
+    for frame in (0, 21, 10**30):
+        with pytest.raises(Invalid, match="no frame .*has 20"):
+            await use(SelectFrames(), context, frames=[frame])
+    assert (await use(Crop(), context, box=[0, 0, 10, 10])).text.endswith("10 x 10")  # of the first
+
+
+async def test_films_that_are_not_what_they_should_be(album):
+    film = filmed("mp4", "libx264")
+    for data, suffix, told in [
+        (film, ".png", "content is MP4"),
+        (film, ".webm", "content is MP4"),
+        (samples.image(), ".mp4", "no such video"),
+        (film[:300], ".mp4", "truncated or damaged"),
+        (film[: len(film) // 2], ".mp4", "truncated or damaged"),
+        (filmed("webm", "libvpx-vp9")[:200], ".webm", "truncated or damaged|There is no frame"),
+    ]:
+        with pytest.raises(Invalid, match=told):
+            await album.add(data, suffix)
+    with pytest.raises(Refused, match="too large"):
+        await album.add(filmed("mp4", "mpeg4", frames=1, size=(8000, 4000)), ".mp4")
 
 
 async def test_shrinking_takes_the_mean_of_what_a_pixel_covers(album):

@@ -42,7 +42,7 @@ _STANDS_ON: Mapping[str, tuple[str, ...]] = {
     "duckdb": ("_rows",),
     "match": ("_sqlite", "_same"),
     "image": ("_picture",),
-    "album": ("_picture",),
+    "album": ("_picture", "_video"),
     "ocr": ("_picture",),
 }
 """Further modules of the guest's that one needs."""

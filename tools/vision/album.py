@@ -38,7 +38,9 @@ SESSION: dict[str, Any] = {
 }
 """Of the session. No tool that runs a model's code asks for the same, so none shares it."""
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
+SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".mp4", ".m4v", ".mov", ".webm", ".mkv",
+)  # fmt: skip
 Side = Annotated[int, Field(ge=1, le=MOST_PIXELS)]
 Level = Annotated[int, Field(ge=0, le=255)]
 

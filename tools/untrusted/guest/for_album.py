@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agentrl.tools.untrusted.guest._picture import _apply, _check_size, _open, _save, _size_after
+    from agentrl.tools.untrusted.guest._video import _video_kind, _video_picture
 
 _FOLDER = "album"
 _MOST_FRAMES = 4096
@@ -26,9 +27,7 @@ def _view(view: "dict[str, Any]", index: int, request: "dict[str, Any]") -> "dic
     if request["keep"] and len(there) >= request["most_images"]:
         raise PermissionError(f"There are {len(there)} images already, and there may be no more.")
     path = view["file"] or _path(there, view["number"])
-    image, _ = _open(path, most, most_bytes, view["frame"] - 1)
-    frames = min(getattr(image, "n_frames", 1), _MOST_FRAMES) if view["file"] else 1
-    image = image.convert("RGB")
+    image, frames = _picture(path, view["frame"] - 1, most, most_bytes)
     for step in view["steps"]:
         _check_size(*_size_after(step, *image.size), most)
         image = _apply(image, step)
@@ -39,8 +38,23 @@ def _view(view: "dict[str, Any]", index: int, request: "dict[str, Any]") -> "dic
         _save(image, "PNG", os.path.join(_FOLDER, f"{number}.png"), most_bytes)
     shown = _fitting(image, request["shown_pixels"], request["enlarge"])
     _save(shown, "PNG", f"shown-{index}.png", most_bytes)
-    told = {"number": number, "width": image.width, "height": image.height, "frames": frames}
+    told = {
+        "number": number,
+        "width": image.width,
+        "height": image.height,
+        "frames": frames if view["file"] else 1,
+    }
     return {**told, "shown": list(shown.size), "color": _color(image) if view["color"] else None}
+
+
+def _picture(path: str, frame: int, most: int, most_bytes: int) -> "tuple[Any, int]":
+    """A frame of a file (from 0), in RGB, and how many frames it has."""
+    if kind := _video_kind(path):
+        image, frames = _video_picture(path, kind, frame, most, most_bytes, _MOST_FRAMES)
+    else:
+        image, _ = _open(path, most, most_bytes, frame)
+        frames = min(getattr(image, "n_frames", 1), _MOST_FRAMES)
+    return image.convert("RGB"), frames
 
 
 def _images() -> "dict[int, str]":
