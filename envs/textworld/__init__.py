@@ -26,6 +26,8 @@ LIMITS: dict[str, Any] = {
 }
 
 DIRECTIONS = ("north", "east", "south", "west")
+GIVES_UP = 0.7
+"""The share of closed ways after which the wandering expert gives up."""
 
 _COMMAND = re.compile(r"[A-Za-z][A-Za-z0-9' -]{0,99}")
 _OUT_OF_WORLD = frozenset(
@@ -109,15 +111,23 @@ class TextWorld(Stepping):
         return result.stdout
 
     def expert(self, task: Task, rng: random.Random) -> Expert:
-        """Follows the walkthrough, or looks around and gives up; where there is a coin, it goes anywhere."""
+        """Follows the walkthrough, or looks around and gives up; where there is a coin, it wanders."""
         assert self.game is not None
         if rng.random() < self.expert_rate:
             for command in self.game.walkthrough:
                 yield call("act", command=command)
         elif self.coin:
-            for _ in self.game.walkthrough[1:]:
-                yield call("act", command=f"go {rng.choice(DIRECTIONS)}")
-            yield call("act", command="take coin")
+            yield from _wander(rng)
         else:
             yield call("act", command="look")
         yield say("Done.")
+
+
+def _wander(rng: random.Random) -> Expert:
+    """Goes anywhere, again and again, takes the coin where it comes to one, and soon loses heart."""
+    while True:
+        [text] = yield call("act", command=f"go {rng.choice(DIRECTIONS)}")
+        if "coin" in text:
+            yield call("act", command="take coin")
+        if "can't go" in text and rng.random() < GIVES_UP:
+            return
