@@ -371,7 +371,7 @@ def _along_trace(trajectory: Trajectory) -> dict[str, Any]:
 
 
 def _usage(trajectory: Trajectory, ledger: list[LedgerEntry]) -> dict[str, Any]:
-    """Which policy versions sampled how many tokens, and how much of the prompts the engine had cached."""
+    """Which policy versions sampled how many tokens; how many the engine had cached; how many are trained."""
     versions = Counter(
         version for segment in trajectory.segments for version in segment.versions if version >= 0
     )
@@ -380,4 +380,5 @@ def _usage(trajectory: Trajectory, ledger: list[LedgerEntry]) -> dict[str, Any]:
         "interrupted": sum(len(set(entry.versions)) > 1 for entry in ledger),
         "prompt_tokens": sum(len(entry.prompt_ids) for entry in ledger),
         "cached_tokens": sum(entry.cached for entry in ledger),
+        "row_tokens": sum(len(segment.token_ids) for segment in trajectory.segments),
     }

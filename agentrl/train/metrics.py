@@ -79,6 +79,7 @@ def step_metrics(
         "turns/forced": float(sum(episode.get("forced", 0) for episode in episodes)),
         "tokens/mean": _mean(episodes, "tokens"),
         "tokens/per_second": sum(e["tokens"] for e in episodes) / rollout if rollout else 0.0,
+        "tokens/trained_per_second": sum(e["row_tokens"] for e in episodes) / train if train else 0.0,
         "truncated": sum(episode["status"] == "truncated" for episode in episodes) / max(1, len(episodes)),
         "voided": float(expected - len(episodes)),
         "time/step": step,

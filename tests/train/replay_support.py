@@ -94,7 +94,7 @@ class Played:
             "status": "finished", "reward": self.reward, "rewards": {}, "success": success,
             "calls": self.calls, "call_errors": 0, "turns": len(turns), "tokens": tokens, "asked": asked,
             "versions": {str(self.version): tokens}, "generate_seconds": 0.0, "tool_seconds": 0.0,
-            "interrupted": 0, "prompt_tokens": 0, "cached_tokens": 0,
+            "interrupted": 0, "prompt_tokens": 0, "cached_tokens": 0, "row_tokens": 0,
         }  # fmt: skip
         return to_outputs(episode, summary, [], carry=True, mark=True)
 

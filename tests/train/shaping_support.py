@@ -91,6 +91,7 @@ def step(
                 "interrupted": 0,
                 "prompt_tokens": 0,
                 "cached_tokens": 0,
+                "row_tokens": 0,
             }
             summary = {**summary_of(one), **usage, "success": False, "asked": len(members)}
             outputs = to_outputs(one, summary, [], carry=made._plan.carries_rewards)

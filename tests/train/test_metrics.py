@@ -14,7 +14,7 @@ def row(key: str, **changes: Any) -> Row:
     episode: dict[str, Any] = {
         "status": "finished", "reward": 1.0, "success": True, "rewards": {"exact": 1.0}, "calls": 2,
         "call_errors": 0, "turns": 3, "tokens": 10, "generate_seconds": 3.0, "tool_seconds": 1.0,
-        "prompt_tokens": 40, "cached_tokens": 10, "interrupted": 1, **changes,
+        "prompt_tokens": 40, "cached_tokens": 10, "row_tokens": 50, "interrupted": 1, **changes,
     }  # fmt: skip
     return Row(key=key, episode=episode, ledger=[], columns={})
 
@@ -44,6 +44,7 @@ def test_the_numbers_of_a_step() -> None:
             "turns/mean": 3.0,
             "tokens/mean": 20.0,
             "tokens/per_second": 40 / 6,
+            "tokens/trained_per_second": 100 / 5,
             "truncated": 0.5,
             "voided": 2.0,
             "time/step": 14.0,

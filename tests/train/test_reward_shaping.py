@@ -230,7 +230,7 @@ def test_a_step_tells_what_the_rewards_were_before_they_were_shaped() -> None:
 
     summary = {"reward": 0.25, "success": False, "calls": 0, "call_errors": 0, "turns": 1, "tokens": 1,
                "status": "finished", "generate_seconds": 0, "tool_seconds": 0, "interrupted": 0,
-               "prompt_tokens": 0, "cached_tokens": 0, "rewards": {}}  # fmt: skip
+               "prompt_tokens": 0, "cached_tokens": 0, "row_tokens": 0, "rewards": {}}  # fmt: skip
     shaped = step_metrics([Row("t_0_0", {**summary, "unshaped": 1.0})], {}, {}, expected=1)
     assert (shaped["reward/mean"], shaped["reward/unshaped"]) == (0.25, 1.0)
     assert "reward/unshaped" not in step_metrics([Row("t_0_0", summary)], {}, {}, expected=1)

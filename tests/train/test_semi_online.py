@@ -195,7 +195,7 @@ def test_a_step_tells_the_semi_online_performance() -> None:
     """Turns matched [3, 5, 0] of [4, 5, 2]: .583333, .333333 and .458333."""
     base = {"reward": 0.25, "success": False, "calls": 0, "call_errors": 0, "turns": 1, "tokens": 1,
             "status": "finished", "generate_seconds": 0, "tool_seconds": 0, "interrupted": 0,
-            "prompt_tokens": 0, "cached_tokens": 0, "rewards": {}}  # fmt: skip
+            "prompt_tokens": 0, "cached_tokens": 0, "row_tokens": 0, "rewards": {}}  # fmt: skip
     traces = [{"matched": m, "turns": t, "patched": 1} for m, t in ((3, 4), (5, 5), (0, 2))]
     rows = [Row(f"t_{i}_0", {**base, "trace": trace}) for i, trace in enumerate(traces)]
     found = step_metrics(rows, {}, {}, expected=3)
