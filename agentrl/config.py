@@ -173,6 +173,12 @@ class Hardware(Section):
     engine_memory: float = Field(
         0.6, gt=0, lt=1, description="share of GPU memory, or GiB of KV cache on a CPU"
     )
+    engine_seconds: float = Field(
+        180.0, gt=0, description="seconds without an answer after which an inference engine counts as lost"
+    )
+    cluster_seconds: float = Field(
+        600.0, ge=0, description="wait for a cluster to have the GPUs free that the run asks for"
+    )
     rollout_workers: int = Field(8, ge=1, description="processes that run episodes")
     micro_batch_tokens: int = Field(16384, ge=128, description="tokens in one forward pass of training")
 

@@ -86,6 +86,11 @@ class AsyncTrainer(AgentTrainer, PPOTrainerSeparateAsync):
         client: VersionedClient = self.standalone_server_manager.get_client(client_cls=VersionedClient)
         return client
 
+    def engines(self) -> list[Any]:
+        """verl's servers, one for each inference engine."""
+        servers: list[Any] = self.standalone_server_manager.server_handles
+        return servers
+
     def on_train_begin(self) -> None:
         """Before the first step; in a run that is gone on with, groups from before are under way again."""
         AgentTrainer.on_train_begin(self)

@@ -18,18 +18,22 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agentrl.errors import UsageError
 from agentrl.events import StageStarted, Warned
 from agentrl.train.failure import ProcessLost, RunStopped, read_failure, write_failure
 from agentrl.train.runtime import GIVEN_VARIABLES, Runtime, load_runtime
 
 if TYPE_CHECKING:
     from agentrl.train.trainer import AgentTrainer
+    from agentrl.train.watch import Watch
     from agentrl.train.zygote import Zygote
 
 logger = logging.getLogger(__name__)
 
 EXIT_STOPPED, EXIT_FAILED = 130, 1
 RESCUE_SECONDS = 60.0
+LATE_SECONDS = {"alone": 5.0, "cluster": 75.0}
+"""How long after an error of the trainer's its reason may be known: Ray takes a minute to miss a machine."""
 PR_SET_PDEATHSIG = 1
 
 
@@ -77,6 +81,10 @@ def _train(folder: Path, runtime: Runtime) -> None:
             settings["runtime_env"]["py_executable"] = shlex.quote(str(zygote.program))
         ray.init(**settings)
         opened.callback(ray.shutdown)
+        if runtime.config.cluster:
+            from agentrl.train.devices import await_devices
+
+            await_devices(runtime.config, runtime.events)
         ray.remote(num_cpus=0)(_nothing).remote()  # the first worker has the zygote import the rest
         runtime.events.emit(StageStarted("loading verl"))
         import transfer_queue
@@ -101,10 +109,14 @@ def _train(folder: Path, runtime: Runtime) -> None:
             teacher_client=trainer.get_teacher_client(),
             reward_loop_worker_handles=trainer.get_reward_handles(),
         )
-        ended = threading.Event()
-        opened.callback(ended.set)
-        _watch_processes(folder, runtime, ended)
-        trainer.fit(manager)
+        watch = opened.enter_context(_watch(trainer, folder, runtime))
+        try:
+            trainer.fit(manager)
+        except (RunStopped, UsageError):
+            raise
+        except Exception:
+            watch.settle(LATE_SECONDS["cluster" if runtime.config.cluster else "alone"])
+            raise
 
 
 def _nothing() -> None:
@@ -159,46 +171,22 @@ def _watch_zygote(zygote: Zygote, folder: Path, runtime: Runtime) -> None:
     threading.Thread(target=watch, name="watch-zygote", daemon=True).start()
 
 
-def _watch_processes(folder: Path, runtime: Runtime, ended: threading.Event) -> None:
-    """Notice a worker that died: verl itself would wait for it for ever.
+def _watch(trainer: AgentTrainer, folder: Path, runtime: Runtime) -> Watch:
+    """Notice what died or is stuck.
 
-    The trainer stops at its next look at the failure; where it hangs in a call to the lost worker,
-    this process ends itself after a minute, and the launcher removes what is left.
+    The trainer stops at its next look at the failure; where it hangs in a call to what was lost, this process
+    ends itself after a minute, and the launcher removes what is left.
     """
-    import psutil
+    from agentrl.train.watch import Actors, Engine, Watch
 
-    own = psutil.Process()
-    watched = [p for p in own.children(recursive=True) if _essential(p)]
+    def tell(message: str) -> None:
+        if read_failure(folder) is None:
+            write_failure(folder, ProcessLost(message))
+            runtime.events.emit(Warned(message))
 
-    def watch() -> None:
-        while not ended.wait(1.0):
-            lost = [p for p in watched if not p.is_running() or p.status() == psutil.STATUS_ZOMBIE]
-            if lost and read_failure(folder) is None:
-                names = ", ".join(sorted({names_of[p.pid] for p in lost}))
-                problem = ProcessLost(
-                    f"a worker process died: {names}. Its log is in the run's log; was it out of memory?"
-                )
-                write_failure(folder, problem)
-                runtime.events.emit(Warned(str(problem)))
-                if not ended.wait(RESCUE_SECONDS):
-                    os._exit(EXIT_FAILED)
-
-    names_of = {p.pid: " ".join(p.cmdline()[:1]) or p.name() for p in watched}
-    threading.Thread(target=watch, name="watch-processes", daemon=True).start()
-
-
-def _essential(process: Any) -> bool:
-    """Whether the run cannot go on without this process."""
-    import psutil
-
-    try:
-        title = " ".join(process.cmdline()[:1]) or process.name()
-    except psutil.Error:
-        return False
-    return title.startswith("VLLM::") or (
-        title.startswith("ray::")
-        and not any(word in title for word in ("IDLE", "Agent:", "DashboardAgent", "RuntimeEnvAgent"))
-    )
+    limit = runtime.config.hardware.engine_seconds
+    engines = [Engine(server, limit) for server in trainer.engines()]
+    return Watch([Actors(), *engines], tell, lambda: os._exit(EXIT_FAILED), RESCUE_SECONDS)
 
 
 if __name__ == "__main__":

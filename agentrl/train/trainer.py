@@ -98,6 +98,11 @@ class AgentTrainer(UtteranceTrainer):
         if self._unsaved is not None:  # told only now, so that the last step is measured and recorded
             raise InfrastructureError(self._unsaved)
 
+    def engines(self) -> list[Any]:
+        """verl's servers, one for each inference engine."""
+        servers: list[Any] = self.llm_server_manager.server_handles
+        return servers
+
     @cached_property
     def _vision(self) -> Vision | None:
         """The image rules of a model that is shown images."""

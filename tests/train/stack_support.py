@@ -12,7 +12,7 @@ import psutil
 import yaml
 
 from agentrl.config import TrainConfig, load_config
-from agentrl.events import Event, EventReader
+from agentrl.events import DoctorReported, Event, EventReader, StalenessReported
 from agentrl.train.launch import RUN_VARIABLE, Training
 
 SECONDS = 400.0
@@ -110,11 +110,11 @@ class Played:
         return [event for event in self.events if isinstance(event, kind)]
 
 
-def prepare(folder: Path, model: Path, *words: str) -> Training:
-    """A run of the digits environment in ``folder``, with small batches."""
+def prepare(folder: Path, model: Path, *words: str, source: str = ENV) -> Training:
+    """A run of the digits environment, or another one, in ``folder``, with small batches."""
     folder.mkdir(exist_ok=True)
     env = folder.parent / "digits.py"
-    env.write_text(ENV)
+    env.write_text(source)
     small = ["algorithm.tasks_per_step=4", "algorithm.group_size=4", "rollout.max_turn_tokens=24",
              "rollout.retry_seconds=0.01", "eval.tasks=8"]  # fmt: skip
     config = load_config(str(env), [*small, *words])
@@ -131,8 +131,12 @@ def play(
     fault: Callable[[Event], bool] | None = None,
     cause: Callable[[], None] | None = None,
     seconds: float = SECONDS,
+    told: Callable[[Event], object] = lambda event: None,
 ) -> Played:
-    """Run to the end, for ``seconds`` at most; at the first event that ``fault`` accepts, do ``cause``."""
+    """Run to the end, for ``seconds`` at most; at the first event that ``fault`` accepts, do ``cause``.
+
+    Each event is ``told`` when it is read.
+    """
     reader, events, caused = EventReader(training.folder / "events"), [], 0.0
     list(reader.poll())
     training.start()
@@ -144,6 +148,7 @@ def play(
             )
             for event in reader.poll():
                 events.append(event)
+                told(event)
                 if fault is not None and cause is not None and not caused and fault(event):
                     cause()
                     caused = time.monotonic()
@@ -152,6 +157,23 @@ def play(
         training.kill()
     events.extend(reader.poll())
     return Played(status, events, time.monotonic() - caused if caused else 0.0)
+
+
+def last_of_each_step(played: Played) -> list[StalenessReported]:
+    """What was trained in the end, in order: a run that goes on trains steps after its checkpoint anew."""
+    return list({event.step: event for event in played.of(StalenessReported)}.values())
+
+
+def assert_trained_as_promised(played: Played, steps: int, bound: int, groups: int) -> None:
+    """Every step was trained from so many groups; none is repeated, none staler than the bound."""
+    reports = sorted(last_of_each_step(played), key=lambda event: event.step)
+    assert [event.step for event in reports] == list(range(1, steps + 1))
+    trained = [group for event in reports for group in event.groups]
+    assert len(set(trained)) == len(trained) == groups * steps
+    assert {int(lag) for event in played.of(StalenessReported) for lag in event.tokens} <= set(
+        range(bound + 1)
+    )
+    assert all(event.passed for event in played.of(DoctorReported)), played.of(DoctorReported)
 
 
 def processes(folder: Path) -> list[psutil.Process]:

@@ -1,0 +1,173 @@
+"""Noticing that a process of the run died or is stuck, on whichever machine: verl would wait for ever."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import ray
+from ray.exceptions import ActorUnavailableError, RayActorError
+
+from agentrl.train.failure import ProcessLost
+
+LOOK_SECONDS = 1.0
+"""How often it is looked at what is watched."""
+
+LONGEST_SECONDS = 5.0
+"""What the time between two looks counts at most: while this process was held up, nobody else was silent."""
+
+WHY = "Its log is in the run's log; was it out of memory?"
+
+
+class Watched(Protocol):
+    """What the run cannot go on without."""
+
+    def look(self, seconds: float) -> str | None:
+        """What is wrong, for a person to read; ``seconds`` passed since the last look."""
+
+    def release(self) -> None:
+        """Let those go who wait for it in vain."""
+
+
+class Watch:
+    """Looks after what the run cannot go on without, in a thread.
+
+    Args:
+        watched: what that is.
+        tell: given what is wrong, once.
+        give_up: called where the trainer has not ended ``seconds`` after that: it hangs in a call.
+        seconds: how long it may take to keep a checkpoint.
+    """
+
+    def __init__(
+        self,
+        watched: Sequence[Watched],
+        tell: Callable[[str], object],
+        give_up: Callable[[], object],
+        seconds: float = 60.0,
+    ) -> None:
+        self._watched, self._tell, self._give_up, self._seconds = watched, tell, give_up, seconds
+        self._ended, self._lost = threading.Event(), threading.Event()
+        self._problem = ""
+
+    def __enter__(self) -> Watch:
+        threading.Thread(target=self._run, name="watch", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+
+    def settle(self, seconds: float) -> None:
+        """Wait for the reason of an error of the trainer's, which may come after what follows from it.
+
+        Raises:
+            ProcessLost: something was lost.
+        """
+        if self._lost.wait(seconds):
+            raise ProcessLost(self._problem)
+
+    def _run(self) -> None:
+        last = time.monotonic()
+        while not self._ended.wait(LOOK_SECONDS):
+            now = time.monotonic()
+            passed, last = min(now - last, LONGEST_SECONDS), now
+            for one in self._watched:
+                problem = one.look(passed)
+                if problem is not None:
+                    self._end(one, problem)
+                    return
+
+    def _end(self, one: Watched, problem: str) -> None:
+        self._problem = problem
+        self._tell(problem)
+        self._lost.set()
+        one.release()
+        if not self._ended.wait(self._seconds):
+            self._give_up()
+
+
+class Actors:
+    """The processes that Ray started for the run, on all machines."""
+
+    def __init__(self) -> None:
+        self._job = ray.JobID(bytes.fromhex(ray.get_runtime_context().get_job_id()))
+        self._known = {name for name, actor in self._table().items() if actor["State"] == "ALIVE"}
+
+    def _table(self) -> dict[str, dict[str, Any]]:
+        # What Ray offers publicly asks its dashboard, which need not run.
+        table: dict[str, dict[str, Any]] = ray._private.state.actors(job_id=self._job)
+        return table
+
+    def look(self, seconds: float) -> str | None:
+        """Those that died, and their machine, if that is lost."""
+        table = self._table()
+        dead = [table[name] for name in self._known if table[name]["State"] == "DEAD"]
+        if not dead:
+            return None
+        names = ", ".join(sorted({actor["ActorClassName"] for actor in dead}))
+        machines = {
+            node["NodeManagerAddress"]
+            for node in ray.nodes()
+            if not node["Alive"] and node["NodeID"] in {actor["Address"]["NodeID"] for actor in dead}
+        }
+        if machines:
+            return f"The run lost a machine, {', '.join(sorted(machines))}, and with it {names}."
+        return f"a worker process died: {names}. {WHY}"
+
+    def release(self) -> None:
+        """Ray tells those who wait for them."""
+
+
+class Engine:
+    """An inference engine, which is asked for a sign of life again and again.
+
+    Each question goes all the way: to its server, to the process that schedules, and to its workers.
+
+    Args:
+        server: verl's server, an actor.
+        seconds: silence after which it counts as lost (``hardware.engine_seconds``).
+    """
+
+    def __init__(self, server: Any, seconds: float) -> None:
+        self._server, self._limit = server, seconds
+        self._asked: Any = None
+        self._silent = 0.0
+
+    def look(self, seconds: float) -> str | None:
+        """Whether it failed, or has been silent for too long."""
+        self._silent += seconds
+        if self._asked is None:
+            self._asked = self._server.collective_rpc.remote("check_health")
+        answered, _ = ray.wait([self._asked], timeout=0)
+        if answered:
+            problem = self._answer(self._asked)
+            self._asked = None
+            return problem
+        return self._too_long()
+
+    def _answer(self, asked: Any) -> str | None:
+        try:
+            ray.get(asked)
+        except ActorUnavailableError:  # it may be within reach again soon
+            return self._too_long()
+        except RayActorError:
+            return f"An inference engine's server died. {WHY}"
+        except Exception as problem:  # whatever ended the engine behind its server
+            cause = getattr(problem, "cause", None) or problem
+            return f"An inference engine failed: {type(cause).__name__}. {WHY}"
+        self._silent = 0.0
+        return None
+
+    def _too_long(self) -> str | None:
+        if self._silent <= self._limit:
+            return None
+        return (
+            f"An inference engine has not answered for {self._limit:g} s (hardware.engine_seconds): it is "
+            "stuck, or its machine cannot be reached."
+        )
+
+    def release(self) -> None:
+        """End it: who waits for a stuck engine is told then."""
+        ray.kill(self._server)

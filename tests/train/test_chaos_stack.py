@@ -1,0 +1,210 @@
+"""A real asynchronous run: a worker is killed, an engine gets stuck, the tools' server goes and comes."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from stack_support import (
+    SECONDS,
+    assert_trained_as_promised,
+    log_tail,
+    make_model,
+    play,
+    prepare,
+    processes,
+)
+
+from agentrl.events import CheckpointSaved, EpisodeFinished, EpisodeVoided, Event, StepFinished, Warned
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(1500)]
+
+BOUND, STEPS, SILENCE, AWAY = 2, 9, 15.0, 3.0
+GOES_ON = "goes on from its last checkpoint"
+KILLED, STUCK, GONE = "a rollout worker was killed", "an engine was stopped", "the tools' server was killed"
+
+ENV = '''
+from agentrl import Env, Task, reward
+from agentrl.serve.client import ToolClient
+from agentrl.serve.host import CallRequest
+
+class Elsewhere(Env):
+    """Rewards digits, which a tool server counts.
+
+    Args:
+        server: its address.
+    """
+
+    prompt = "Digits."
+
+    def __init__(self, server: str):
+        super().__init__()
+        self.server = server
+
+    def tasks(self, split):
+        for i in range(32):
+            yield Task(f"Say a number above {i}.", answer=i)
+
+    async def reset(self, task):
+        self.seen = 0
+        self.client = ToolClient(self.server)
+        await self.client.open("mine")
+
+    async def reply(self, text):
+        answer = await self.client.call(CallRequest("count_digits", {"text": text}, "mine"))
+        assert answer.status == "ok", answer
+        calls, self.seen = map(int, answer.observation.text.split())
+        return "Again." if calls == 1 else None
+
+    async def close(self):
+        await self.client.close()
+
+    @reward
+    def digits(self, episode):
+        return self.seen / max(1, sum(len(turn.raw) for turn in episode.turns))
+'''
+
+TOOL = '''
+import asyncio
+
+from agentrl import Tool
+
+class CountDigits(Tool):
+    """Counts digits."""
+
+    async def open(self):
+        self.calls = self.seen = 0
+
+    async def call(self, text: str) -> str:
+        """Add up the digits of all calls."""
+        await asyncio.sleep(0.5)
+        self.calls, self.seen = self.calls + 1, self.seen + sum(map(str.isdigit, text))
+        return f"{self.calls} {self.seen}"
+'''
+
+
+class Server:
+    """``agentrl serve`` with one tool, which can be killed and comes back at the same address."""
+
+    def __init__(self, folder: Path) -> None:
+        self._tool, self._lock = folder / "count_digits.py", threading.Lock()
+        self._tool.write_text(TOOL)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self._port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self._port}"
+        self._process = self._start()
+
+    def _start(self) -> subprocess.Popen[str]:
+        words = ["serve", str(self._tool), "--port", str(self._port), "--log", "none", "--sessions", "4096"]
+        command = [sys.executable, "-m", "agentrl.cli", *words]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        assert self.url in process.stdout.readline()
+        return process
+
+    def go_and_come(self) -> None:
+        """Die without a word; be there again some seconds later."""
+        self.kill()
+        threading.Timer(AWAY, self._come_back).start()
+
+    def _come_back(self) -> None:
+        with self._lock:
+            self._process = self._start()
+
+    def kill(self) -> None:
+        with self._lock:
+            self._process.kill()
+            self._process.wait()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    started = Server(tmp_path)
+    yield started
+    started.kill()
+
+
+def only(folder: Path, title: str) -> psutil.Process:
+    (found,) = [p for p in processes(folder) if title in " ".join(p.cmdline())]
+    return found
+
+
+class Faults:
+    """Strikes after a step, at a random moment, one fault after the other in a random order.
+
+    Args:
+        seed: of all that.
+        causes: the faults, by name.
+        ending: those after which the run has to go on from a checkpoint, before the next one comes.
+    """
+
+    def __init__(self, seed: int, causes: dict[str, Callable[[], None]], ending: set[str]) -> None:
+        self._rng, self._causes, self._ending = random.Random(seed), causes, ending
+        self._left = self._rng.sample(sorted(causes), len(causes))
+        self._next, self._goes_on = 1, True
+        self.struck: list[str] = []
+
+    def told(self, event: Event) -> None:
+        """Strike, if it is time."""
+        if isinstance(event, Warned) and GOES_ON in event.message:
+            self._goes_on = True
+        if not (
+            isinstance(event, StepFinished) and self._goes_on and self._left and event.step >= self._next
+        ):
+            return
+        name, wait = self._left.pop(0), self._rng.uniform(0.0, 2.0)
+        time.sleep(wait)
+        self._causes[name]()
+        self.struck.append(f"{name} {wait:.1f} s after step {event.step}")
+        self._next, self._goes_on = event.step + 2, name not in self._ending
+
+
+def test_a_run_goes_on_through_faults_of_every_kind(tmp_path: Path, server: Server) -> None:
+    folder, seed = tmp_path / "run", random.randrange(1 << 30)
+    training = prepare(
+        folder, make_model(tmp_path / "model"), "mode=async", f"staleness.bound={BOUND}", f"steps={STEPS}",
+        "checkpoint.every=1", "checkpoint.restarts=2", "rollout.retries=6", "rollout.retry_seconds=0.5",
+        f"hardware.engine_seconds={SILENCE}", "eval.tasks=4", f"env_options.server={server.url}", source=ENV,
+    )  # fmt: skip
+    faults = Faults(
+        seed,
+        {
+            KILLED: lambda: only(folder, "ray::EpisodeWorker").kill(),
+            STUCK: lambda: only(folder, "VLLM::EngineCore").send_signal(signal.SIGSTOP),
+            GONE: server.go_and_come,
+        },
+        ending={KILLED, STUCK},
+    )
+    played = play(training, seconds=3 * SECONDS, told=faults.told)
+    situation = f"seed {seed}: {faults.struck}\n{log_tail(folder)}"
+    assert played.status == 0 and len(faults.struck) == 3, situation
+
+    # Each fault is told, and what became of it.
+    told = [event.message for event in played.of(Warned)]
+    assert any("a worker process died: EpisodeWorker" in message for message in told), (situation, told)
+    assert any(f"not answered for {SILENCE:g} s" in message for message in told), (situation, told)
+    assert sum(GOES_ON in message for message in told) == 2, (situation, told)
+    voided = played.of(EpisodeVoided)
+    assert voided and all(server.url in event.reason or "ngine" in event.reason for event in voided), (
+        situation
+    )
+    assert any(server.url in event.reason for event in voided), (situation, voided)
+
+    # Nothing is lost by it: the server's episodes were played again.
+    assert not any(event.final for event in voided), (situation, voided)
+    again = {event.episode for event in voided if server.url in event.reason}
+    assert again & {event.episode for event in played.of(EpisodeFinished)}, situation
+    assert_trained_as_promised(played, STEPS, BOUND, groups=4)
+    assert played.of(CheckpointSaved)[-1].step == STEPS
+    assert psutil.pid_exists(os.getpid()) and processes(folder) == [], situation
