@@ -14,7 +14,8 @@ import signal
 import sys
 import tempfile
 import threading
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +91,7 @@ def _train(folder: Path, runtime: Runtime) -> None:
         import transfer_queue
 
         from agentrl.train.cpu.plugin import require
+        from agentrl.train.watch import Engine
         from agentrl.train.workers import EpisodeManager
 
         require()
@@ -101,22 +103,18 @@ def _train(folder: Path, runtime: Runtime) -> None:
         runtime.events.emit(StageStarted("starting engine", "policy, inference engine and rollout workers"))
         if runtime.config.cluster:  # rollout workers may be on other machines
             composed.trainer.v1.sampler.sampler_kwargs.host = ray.util.get_node_ip_address().strip("[]")
-        trainer = _trainer_class(runtime.config.mode)(composed, runtime, folder)
-        trainer.init()
-        manager = EpisodeManager.create(
-            config=composed,
-            llm_client=trainer.get_llm_client(),
-            teacher_client=trainer.get_teacher_client(),
-            reward_loop_worker_handles=trainer.get_reward_handles(),
-        )
-        watch = opened.enter_context(_watch(trainer, folder, runtime))
-        try:
+        with _watched(folder, runtime) as watch:
+            trainer = _trainer_class(runtime.config.mode)(composed, runtime, folder)
+            trainer.init()
+            manager = EpisodeManager.create(
+                config=composed,
+                llm_client=trainer.get_llm_client(),
+                teacher_client=trainer.get_teacher_client(),
+                reward_loop_worker_handles=trainer.get_reward_handles(),
+            )
+            for server in trainer.engines():
+                watch.add(Engine(server, runtime.config.hardware.engine_seconds))
             trainer.fit(manager)
-        except (RunStopped, UsageError):
-            raise
-        except Exception:
-            watch.settle(LATE_SECONDS["cluster" if runtime.config.cluster else "alone"])
-            raise
 
 
 def _nothing() -> None:
@@ -171,22 +169,28 @@ def _watch_zygote(zygote: Zygote, folder: Path, runtime: Runtime) -> None:
     threading.Thread(target=watch, name="watch-zygote", daemon=True).start()
 
 
-def _watch(trainer: AgentTrainer, folder: Path, runtime: Runtime) -> Watch:
-    """Notice what died or is stuck.
+@contextmanager
+def _watched(folder: Path, runtime: Runtime) -> Iterator[Watch]:
+    """Notice what dies or is stuck.
 
     The trainer stops at its next look at the failure; where it hangs in a call to what was lost, this process
     ends itself after a minute, and the launcher removes what is left.
     """
-    from agentrl.train.watch import Actors, Engine, Watch
+    from agentrl.train.watch import Actors, Watch
 
     def tell(message: str) -> None:
         if read_failure(folder) is None:
             write_failure(folder, ProcessLost(message))
             runtime.events.emit(Warned(message))
 
-    limit = runtime.config.hardware.engine_seconds
-    engines = [Engine(server, limit) for server in trainer.engines()]
-    return Watch([Actors(), *engines], tell, lambda: os._exit(EXIT_FAILED), RESCUE_SECONDS)
+    with Watch([Actors()], tell, lambda: os._exit(EXIT_FAILED), RESCUE_SECONDS) as watch:
+        try:
+            yield watch
+        except (RunStopped, UsageError):
+            raise
+        except Exception:
+            watch.settle(LATE_SECONDS["cluster" if runtime.config.cluster else "alone"])
+            raise
 
 
 if __name__ == "__main__":

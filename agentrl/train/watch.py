@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import ray
+from ray.core.generated.common_pb2 import ActorDiedErrorContext
 from ray.exceptions import ActorUnavailableError, RayActorError
 
 from agentrl.train.failure import ProcessLost
@@ -19,6 +20,9 @@ LONGEST_SECONDS = 5.0
 """What the time between two looks counts at most: while this process was held up, nobody else was silent."""
 
 WHY = "Its log is in the run's log; was it out of memory?"
+
+ENDED = ("RAY_KILL", "OUT_OF_SCOPE", "REF_DELETED")
+"""Ray's reasons for the death of an actor that was meant."""
 
 
 class Watched(Protocol):
@@ -48,7 +52,7 @@ class Watch:
         give_up: Callable[[], object],
         seconds: float = 60.0,
     ) -> None:
-        self._watched, self._tell, self._give_up, self._seconds = watched, tell, give_up, seconds
+        self._watched, self._tell, self._give_up, self._seconds = list(watched), tell, give_up, seconds
         self._ended, self._lost = threading.Event(), threading.Event()
         self._problem = ""
 
@@ -58,6 +62,10 @@ class Watch:
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
+
+    def add(self, one: Watched) -> None:
+        """Look after one more."""
+        self._watched.append(one)
 
     def settle(self, seconds: float) -> None:
         """Wait for the reason of an error of the trainer's, which may come after what follows from it.
@@ -73,7 +81,7 @@ class Watch:
         while not self._ended.wait(LOOK_SECONDS):
             now = time.monotonic()
             passed, last = min(now - last, LONGEST_SECONDS), now
-            for one in self._watched:
+            for one in tuple(self._watched):
                 problem = one.look(passed)
                 if problem is not None:
                     self._end(one, problem)
@@ -93,17 +101,14 @@ class Actors:
 
     def __init__(self) -> None:
         self._job = ray.JobID(bytes.fromhex(ray.get_runtime_context().get_job_id()))
-        self._known = {name for name, actor in self._table().items() if actor["State"] == "ALIVE"}
-
-    def _table(self) -> dict[str, dict[str, Any]]:
-        # What Ray offers publicly asks its dashboard, which need not run.
-        table: dict[str, dict[str, Any]] = ray._private.state.actors(job_id=self._job)
-        return table
+        self._alive: set[str] = set()
 
     def look(self, seconds: float) -> str | None:
-        """Those that died, and their machine, if that is lost."""
-        table = self._table()
-        dead = [table[name] for name in self._known if table[name]["State"] == "DEAD"]
+        """Those that died since the last look, and their machine, if that is lost."""
+        # What Ray offers publicly asks its dashboard, which need not run.
+        table: dict[str, dict[str, Any]] = ray._private.state.actors(job_id=self._job)
+        dead = [actor for name, actor in table.items() if name in self._alive and _died(actor)]
+        self._alive = {name for name, actor in table.items() if actor["State"] == "ALIVE"}
         if not dead:
             return None
         names = ", ".join(sorted({actor["ActorClassName"] for actor in dead}))
@@ -118,6 +123,12 @@ class Actors:
 
     def release(self) -> None:
         """Ray tells those who wait for them."""
+
+
+def _died(actor: dict[str, Any]) -> bool:
+    """Whether it is dead without having been told to end."""
+    reason = actor["DeathCause"].actor_died_error_context.reason
+    return actor["State"] == "DEAD" and ActorDiedErrorContext.Reason.Name(reason) not in ENDED
 
 
 class Engine:

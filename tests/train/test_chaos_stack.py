@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import socket
@@ -34,6 +33,8 @@ GOES_ON = "goes on from its last checkpoint"
 KILLED, STUCK, GONE = "a rollout worker was killed", "an engine was stopped", "the tools' server was killed"
 
 ENV = '''
+from uuid import uuid4
+
 from agentrl import Env, Task, reward
 from agentrl.serve.client import ToolClient
 from agentrl.serve.host import CallRequest
@@ -56,12 +57,12 @@ class Elsewhere(Env):
             yield Task(f"Say a number above {i}.", answer=i)
 
     async def reset(self, task):
-        self.seen = 0
+        self.seen, self.session = 0, uuid4().hex
         self.client = ToolClient(self.server)
-        await self.client.open("mine")
+        await self.client.open(self.session)
 
     async def reply(self, text):
-        answer = await self.client.call(CallRequest("count_digits", {"text": text}, "mine"))
+        answer = await self.client.call(CallRequest("count_digits", {"text": text}, self.session))
         assert answer.status == "ok", answer
         calls, self.seen = map(int, answer.observation.text.split())
         return "Again." if calls == 1 else None
@@ -135,8 +136,15 @@ def server(tmp_path: Path) -> Iterator[Server]:
     started.kill()
 
 
-def only(folder: Path, title: str) -> psutil.Process:
-    (found,) = [p for p in processes(folder) if title in " ".join(p.cmdline())]
+def engine(folder: Path) -> psutil.Process:
+    (found,) = [p for p in processes(folder) if "VLLM::EngineCore" in " ".join(p.cmdline())]
+    return found
+
+
+def rollout_worker(folder: Path) -> psutil.Process:
+    """The one that writes what becomes of episodes."""
+    writing = {int(path.stem.rpartition("-")[2]) for path in (folder / "events").glob("rollout-*.jsonl")}
+    (found,) = [p for p in processes(folder) if p.pid in writing]
     return found
 
 
@@ -180,8 +188,8 @@ def test_a_run_goes_on_through_faults_of_every_kind(tmp_path: Path, server: Serv
     faults = Faults(
         seed,
         {
-            KILLED: lambda: only(folder, "ray::EpisodeWorker").kill(),
-            STUCK: lambda: only(folder, "VLLM::EngineCore").send_signal(signal.SIGSTOP),
+            KILLED: lambda: rollout_worker(folder).kill(),
+            STUCK: lambda: engine(folder).send_signal(signal.SIGSTOP),
             GONE: server.go_and_come,
         },
         ending={KILLED, STUCK},
@@ -207,4 +215,4 @@ def test_a_run_goes_on_through_faults_of_every_kind(tmp_path: Path, server: Serv
     assert again & {event.episode for event in played.of(EpisodeFinished)}, situation
     assert_trained_as_promised(played, STEPS, BOUND, groups=4)
     assert played.of(CheckpointSaved)[-1].step == STEPS
-    assert psutil.pid_exists(os.getpid()) and processes(folder) == [], situation
+    assert processes(folder) == [], situation

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.core.generated.common_pb2 import ActorDeathCause, ActorDiedErrorContext
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 from agentrl.config import Hardware
@@ -32,8 +33,11 @@ class Ray:
         self.JobID = bytes
 
     @staticmethod
-    def actor(name: str, state: str = "ALIVE") -> dict[str, Any]:
-        return {"ActorClassName": name, "State": state, "Address": {"NodeID": "n1"}}
+    def actor(name: str, state: str = "ALIVE", reason: str = "WORKER_DIED") -> dict[str, Any]:
+        context = ActorDiedErrorContext(reason=ActorDiedErrorContext.Reason.Value(reason))
+        cause = ActorDeathCause(actor_died_error_context=context)
+        where = {"NodeID": "n1"}
+        return {"ActorClassName": name, "State": state, "Address": where, "DeathCause": cause}
 
     def ask(self, method: str) -> str:
         assert method == "check_health"
@@ -100,13 +104,14 @@ def test_a_worker_that_died_is_told_by_its_name_and_a_machine_by_its_address(ray
     ray.table["Before"] = ray.actor("Before", "DEAD")
     actors = Actors()
     assert actors.look(1.0) is None
-    ray.table["Later"] = ray.actor("Later", "DEAD")  # none of those that the run began with
+    ray.table["Trainer"] = ray.actor("Trainer", "DEAD", "OUT_OF_SCOPE")  # it was no longer needed
     assert actors.look(1.0) is None
     ray.table["Episodes"] = ray.actor("Episodes", "DEAD")
     assert "a worker process died: Episodes." in str(actors.look(1.0))
-    ray.table["Engine"] = ray.actor("Engine", "DEAD")
+    assert actors.look(1.0) is None
+    ray.table["Engine"] = ray.actor("Engine", "DEAD", "NODE_DIED")
     ray.machines[0]["Alive"] = False
-    assert actors.look(1.0) == "The run lost a machine, 10.0.0.1, and with it Engine, Episodes."
+    assert actors.look(1.0) == "The run lost a machine, 10.0.0.1, and with it Engine."
 
 
 class Thing:
@@ -142,6 +147,9 @@ def test_a_run_that_ends_in_time_is_not_ended_twice(monkeypatch: pytest.MonkeyPa
     assert not given_up.wait(0.1)
     with Watch([], lambda _: None, given_up.set) as looking:
         looking.settle(0.05)  # nothing is lost
+        looking.add(thing)
+        with pytest.raises(ProcessLost):
+            looking.settle(30)
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ class GlooCheckpointEngine(CheckpointEngine):
         if not self._is_master:
             return None
         self._round += 1
-        host = ray.util.get_node_ip_address().strip("[]")
+        host = _address()
         if self._store is None:
             self._store = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=_LIMIT)
         return {"host": host, "port": self._store.port, "round": self._round}
@@ -82,7 +82,11 @@ class GlooCheckpointEngine(CheckpointEngine):
                 meeting["host"], meeting["port"], is_master=False, wait_for_workers=False, timeout=_LIMIT
             )
         place = dist.PrefixStore(f"update-{meeting['round']}", self._store)
-        self._group = dist.ProcessGroupGloo(place, rank, world_size, _LIMIT)
+        options = dist.ProcessGroupGloo._Options()
+        options._timeout = _LIMIT
+        # By itself gloo takes what the machine's name stands for, which for many is an address of no other's.
+        options._devices = [dist.ProcessGroupGloo.create_device(hostname=_address())]
+        self._group = dist.ProcessGroupGloo(place, rank, world_size, options)
 
     def finalize(self) -> None:
         """Leave the group."""
@@ -145,6 +149,11 @@ class GlooCheckpointEngine(CheckpointEngine):
         options.rootRank = options.rootTensor = 0
         self._group.broadcast([tensor], options).wait()
         return tensor
+
+
+def _address() -> str:
+    """Where the other machines of the cluster find this one."""
+    return str(ray.util.get_node_ip_address()).strip("[]")
 
 
 def _describe(meta: TensorMeta) -> list[Any]:
