@@ -88,8 +88,7 @@ class AsyncTrainer(AgentTrainer, PPOTrainerSeparateAsync):
 
     def engines(self) -> list[Any]:
         """verl's servers, one for each inference engine."""
-        servers: list[Any] = self.standalone_server_manager.server_handles
-        return servers
+        return list(self.standalone_server_manager.server_handles)
 
     def on_train_begin(self) -> None:
         """Before the first step; in a run that is gone on with, groups from before are under way again."""

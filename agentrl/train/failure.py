@@ -64,3 +64,9 @@ def check_run(folder: Path) -> None:
     record = read_failure(folder)
     if record is not None:
         raise RunStopped(record["message"])
+
+
+def last_line(problem: BaseException) -> str:
+    """The last line of an error, which Ray buries under the stacks of other processes."""
+    lines = [line for line in str(problem).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(problem).__name__

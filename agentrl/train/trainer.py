@@ -37,7 +37,7 @@ from agentrl.train.batch import TOKEN_FIELDS, VERSIONS, fetch_rows
 from agentrl.train.certificate import Certificate
 from agentrl.train.checkpoints import clear_unsealed, prune, seal
 from agentrl.train.experience import Experience, Replayed
-from agentrl.train.failure import check_run
+from agentrl.train.failure import check_run, last_line
 from agentrl.train.loss import agent_loss
 from agentrl.train.metrics import expected_episodes, step_metrics
 from agentrl.train.queue import add_columns, add_replay_columns
@@ -68,6 +68,7 @@ class AgentTrainer(UtteranceTrainer):
         self._first_step: int | None = None
         self._unsaved: str | None = None
         self._finished = 0
+        self._ending: Exception | None = None
         self.global_steps: int = 0
 
     def prepare(self, config: TrainConfig) -> None:
@@ -100,8 +101,7 @@ class AgentTrainer(UtteranceTrainer):
 
     def engines(self) -> list[Any]:
         """verl's servers, one for each inference engine."""
-        servers: list[Any] = self.llm_server_manager.server_handles
-        return servers
+        return list(self.llm_server_manager.server_handles)
 
     @cached_property
     def _vision(self) -> Vision | None:
@@ -115,10 +115,13 @@ class AgentTrainer(UtteranceTrainer):
         self._events.emit(StageStarted("training"))
 
     def on_step_end(self) -> None:
-        """After an update: give the engine the new weights, unless the run must stop."""
+        """After an update: give the engine the new weights. A run that must stop first tells the step."""
         self._finished = self.global_steps
-        check_run(self._folder)
-        super().on_step_end()
+        try:
+            check_run(self._folder)
+            super().on_step_end()
+        except Exception as problem:
+            self._ending = problem
 
     def _step_once(
         self, metrics: dict[str, Any], timing_raw: dict[str, float], sample_batch_size: int
@@ -221,6 +224,8 @@ class AgentTrainer(UtteranceTrainer):
 
     def _validate(self) -> dict[str, float]:
         """Evaluate on the held-out tasks; void episodes count for nothing."""
+        if self._ending is not None:
+            return {}
         self._events.emit(StageStarted("evaluating", f"after {self.global_steps} steps"))
         episodes: list[dict[str, Any]] = []
         for rows in self.val_dataloader:
@@ -267,7 +272,14 @@ class AgentTrainer(UtteranceTrainer):
         global_steps: int,
         epoch: int,
     ) -> None:
-        super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
+        try:
+            super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
+            self._tell_step(batch, metrics, timing_raw)
+        finally:
+            if self._ending is not None:
+                raise self._ending
+
+    def _tell_step(self, batch: KVBatchMeta, metrics: dict[str, Any], timing_raw: dict[str, float]) -> None:
         examined, sees = self._examined(), self._vision is not None
         rows = fetch_rows(batch, tokens=self._doctor_columns() if examined else [], images=sees)
         if self._attribution is not None:
@@ -285,7 +297,7 @@ class AgentTrainer(UtteranceTrainer):
         told |= self._draw_metrics()
         if self._attribution is not None:
             told |= self._attribution.take_told()
-        self._events.emit(StepFinished(global_steps, self.total_training_steps, found | told))
+        self._events.emit(StepFinished(self.global_steps, self.total_training_steps, found | told))
 
     def _doctor_columns(self) -> list[str]:
         """The token columns that the doctor looks at."""
@@ -327,7 +339,7 @@ class AgentTrainer(UtteranceTrainer):
             shutil.rmtree(path, ignore_errors=True)
             message = (
                 f"The checkpoint of step {self.global_steps} could not be written to {path} "
-                f"({_root(problem)}). "
+                f"({last_line(problem)}). "
                 "Earlier checkpoints are kept. Make room, or name another folder with runs=."
             )
             self._unsaved = message
@@ -360,7 +372,7 @@ class AgentTrainer(UtteranceTrainer):
         try:
             action()
         except Exception as problem:  # the reason the run stopped matters more than this one
-            self._events.emit(Warned(f"{message}: {_root(problem)}"))
+            self._events.emit(Warned(f"{message}: {last_line(problem)}"))
 
 
 def take_engine_logprobs(batch: KVBatchMeta) -> KVBatchMeta:
@@ -381,9 +393,3 @@ def _median(algorithm: Algorithm) -> RunningPercentile | None:
     """The running median, if a baseline needs it; a resumed run starts a new one."""
     windows = [how.window for _, how in algorithm.levels() if how.baseline == "median"]
     return RunningPercentile(max(windows)) if windows else None
-
-
-def _root(problem: BaseException) -> str:
-    """The last line of an error, which Ray buries under the stacks of other processes."""
-    lines = [line for line in str(problem).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(problem).__name__

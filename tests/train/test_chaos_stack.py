@@ -28,7 +28,7 @@ from agentrl.events import CheckpointSaved, EpisodeFinished, EpisodeVoided, Even
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(1500)]
 
-BOUND, STEPS, SILENCE, AWAY = 2, 9, 15.0, 3.0
+BOUND, STEPS, SILENCE, AWAY = 2, 12, 15.0, 3.0
 GOES_ON = "goes on from its last checkpoint"
 KILLED, STUCK, GONE = "a rollout worker was killed", "an engine was stopped", "the tools' server was killed"
 
