@@ -111,7 +111,7 @@ class Actors:
         self._alive = {name for name, actor in table.items() if actor["State"] == "ALIVE"}
         if not dead:
             return None
-        names = ", ".join(sorted({actor["ActorClassName"] for actor in dead}))
+        names = ", ".join(sorted({actor["ActorClassName"].rpartition(".")[2] for actor in dead}))
         machines = {
             node["NodeManagerAddress"]
             for node in ray.nodes()

@@ -97,10 +97,14 @@ class Node:
             f"--temp-dir={self._folder}", "--num-gpus=1", "--num-cpus=8", "--object-store-memory=200000000",
             f"--dashboard-agent-listen-port={free_port()}", "--disable-usage-stats",
         ]  # fmt: skip
+        given = {**os.environ, **IMPATIENT, MARK: self._mark, "VLLM_HOST_IP": own}
+        given.pop("PYTHONDONTWRITEBYTECODE", None)  # or each of its processes would compile everything anew
         done = subprocess.run(
-            command, env={**os.environ, **IMPATIENT, MARK: self._mark, "VLLM_HOST_IP": own},
+            command, env=given,
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=START_SECONDS,
         )  # fmt: skip
+        if done.returncode != 0:
+            self.remove()
         assert done.returncode == 0, done.stdout + done.stderr
 
     def processes(self) -> list[psutil.Process]:

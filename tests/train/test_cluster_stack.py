@@ -69,7 +69,7 @@ def test_a_run_goes_on_when_a_machine_is_lost_and_another_one_joins(cluster: Clu
     training = prepare(
         folder, make_model(tmp_path / "model"), "mode=async", f"staleness.bound={BOUND}", f"steps={STEPS}",
         f"cluster={cluster.head.address}", "checkpoint.every=1", "checkpoint.restarts=1", "eval.tasks=4",
-        "hardware.engine_seconds=25", "env_options.pause=1.0",
+        "hardware.engine_seconds=25", "env_options.pause=1.0", "rollout.retries=0",
     )  # fmt: skip
     rng, lost = random.Random(seed), list[str]()
 

@@ -106,7 +106,7 @@ def test_a_worker_that_died_is_told_by_its_name_and_a_machine_by_its_address(ray
     assert actors.look(1.0) is None
     ray.table["Trainer"] = ray.actor("Trainer", "DEAD", "OUT_OF_SCOPE")  # it was no longer needed
     assert actors.look(1.0) is None
-    ray.table["Episodes"] = ray.actor("Episodes", "DEAD")
+    ray.table["Episodes"] = ray.actor("maker.<locals>.Episodes", "DEAD")
     assert "a worker process died: Episodes." in str(actors.look(1.0))
     assert actors.look(1.0) is None
     ray.table["Engine"] = ray.actor("Engine", "DEAD", "NODE_DIED")
