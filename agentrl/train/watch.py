@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +13,8 @@ from ray.core.generated.common_pb2 import ActorDiedErrorContext
 from ray.exceptions import ActorUnavailableError, RayActorError
 
 from agentrl.train.failure import ProcessLost
+
+logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
 """How often it is looked at what is watched."""
@@ -82,10 +85,17 @@ class Watch:
             now = time.monotonic()
             passed, last = min(now - last, LONGEST_SECONDS), now
             for one in tuple(self._watched):
-                problem = one.look(passed)
+                problem = self._look(one, passed)
                 if problem is not None:
                     self._end(one, problem)
                     return
+
+    def _look(self, one: Watched, seconds: float) -> str | None:
+        try:
+            return one.look(seconds)
+        except Exception:  # Ray's head does not answer; if that lasts, Ray ends this process
+            logger.exception("could not look after the run's processes")
+            return None
 
     def _end(self, one: Watched, problem: str) -> None:
         self._problem = problem

@@ -115,7 +115,7 @@ def test_a_worker_that_died_is_told_by_its_name_and_a_machine_by_its_address(ray
 
 
 class Thing:
-    """Is lost from its third look on."""
+    """Cannot be looked at once, and is lost from its third look on."""
 
     def __init__(self) -> None:
         self.looks, self.released = 0, threading.Event()
@@ -123,6 +123,8 @@ class Thing:
     def look(self, seconds: float) -> str | None:
         assert seconds <= watch.LONGEST_SECONDS
         self.looks += 1
+        if self.looks == 1:
+            raise ConnectionError("Ray does not answer")
         return "it is gone" if self.looks > 2 else None
 
     def release(self) -> None:
