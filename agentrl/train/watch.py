@@ -99,11 +99,13 @@ class Watch:
 
     def _end(self, one: Watched, problem: str) -> None:
         self._problem = problem
-        self._tell(problem)
-        self._lost.set()
-        one.release()
-        if not self._ended.wait(self._seconds):
-            self._give_up()
+        try:
+            self._tell(problem)
+            self._lost.set()
+            one.release()
+        finally:
+            if not self._ended.wait(self._seconds):
+                self._give_up()
 
 
 class Actors:
