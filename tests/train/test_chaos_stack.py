@@ -104,26 +104,30 @@ class Server:
             free.bind(("127.0.0.1", 0))
             self._port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self._port}"
-        self._process = self._start()
+        self._process, self._return = self._start(), threading.Timer(AWAY, self._come_back)
 
     def _start(self) -> subprocess.Popen[str]:
         words = ["serve", str(self._tool), "--port", str(self._port), "--log", "none", "--sessions", "4096"]
         command = [sys.executable, "-m", "agentrl.cli", *words]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
-        assert self.url in process.stdout.readline()
+        with process.stdout as said:
+            assert self.url in said.readline()
         return process
 
     def go_and_come(self) -> None:
         """Die without a word; be there again some seconds later."""
         self.kill()
-        threading.Timer(AWAY, self._come_back).start()
+        self._return = threading.Timer(AWAY, self._come_back)
+        self._return.start()
 
     def _come_back(self) -> None:
         with self._lock:
             self._process = self._start()
 
     def kill(self) -> None:
+        """End it; it does not come back."""
+        self._return.cancel()
         with self._lock:
             self._process.kill()
             self._process.wait()
