@@ -76,7 +76,7 @@ def _widget(asked: str, page: Seen) -> Steps:
     kind = quoted(asked)[0]
     if kind in ("text", "textarea"):
         is_area = kind == "textarea"
-        yield click(next(item for item in page.all("textbox") if ("=" in item.text) == is_area))
+        yield click(next(box for box in page.all("textbox") if ("multiline" in box.states) == is_area))
     else:
         yield click(page.first(kind))
 
@@ -194,7 +194,7 @@ def _word(asked: str, page: Seen) -> Steps:
 @plays("scroll-text")
 def _last_word(asked: str, page: Seen) -> Steps:
     text, field = page.all("textbox")
-    yield write(field, text.text.split()[-1].strip(",."))
+    yield write(field, text.value.split()[-1].strip(",."))
     yield click(submit(page))
 
 

@@ -15,6 +15,7 @@ ROLES = {
     "button", "link", "textbox", "searchbox", "combobox", "listbox", "checkbox", "radio", "slider",
     "spinbutton", "tab", "menuitem", "treeitem", "image", "Date", "InputTime",
 }  # fmt: skip
+_STATES = re.compile(r" ?\(([a-z, ]+)\)$")
 _ITEM = re.compile(r"\[(\d+)\] ?((?:(?! \| )[^\[\n])*)")
 
 
@@ -30,6 +31,17 @@ class Item:
     def name(self) -> str:
         """What is said of it, without its state."""
         return re.sub(r" ?(=|of:) .*$| ?\([a-z, ]+\)$", "", self.text)
+
+    @property
+    def value(self) -> str:
+        """What a field holds."""
+        return _STATES.sub("", self.text.partition("= ")[2])
+
+    @property
+    def states(self) -> list[str]:
+        """Such as ``checked``."""
+        found = _STATES.search(self.text)
+        return found[1].split(", ") if found else []
 
 
 class Seen:

@@ -163,7 +163,9 @@ class _Reader:
             texts = ()
             if value := _value(node, "value"):
                 shown.append(f"= {value}")
-        marks = [word for word in ("disabled", "expanded", "selected") if states.get(word) is True]
+        marks = [
+            word for word in ("disabled", "expanded", "selected", "multiline") if states.get(word) is True
+        ]
         marks += ["checked"] if states.get("checked") in ("true", "mixed") else []
         marks += ["on"] if states.get("pressed") == "true" else []
         shown += [f"({', '.join(marks)})"] if marks else []
