@@ -10,9 +10,6 @@ both alike.
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import json
 import sqlite3
 import statistics
 import tempfile
@@ -25,6 +22,7 @@ from agentrl import ToolContext
 from agentrl.rollout.sessions import EpisodeSessions
 from agentrl.sandbox import Session, open_sandbox
 from agentrl.tools.sql import Sql
+from benchmarks.tables import Table, run
 
 ROWS = 20_000
 STATEMENTS = {
@@ -55,9 +53,9 @@ async def milliseconds(work: Callable[[], Awaitable[object]]) -> float:
     return 1000 * (time.perf_counter() - started)
 
 
-async def measure(rounds: int) -> dict[str, dict[str, float]]:
+async def measure(rounds: int) -> Table:
     """Medians in milliseconds and their ratio, by statement."""
-    found = {}
+    found: Table = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "items.sqlite")
         make(path)
@@ -85,23 +83,14 @@ async def measure(rounds: int) -> dict[str, dict[str, float]]:
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=200, help="samples of each")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    options = parser.parse_args()
-    found = asyncio.run(measure(options.rounds))
-    if options.json:
-        print(
-            json.dumps(
-                {name: {key: round(value, 3) for key, value in row.items()} for name, row in found.items()}
-            )
-        )
-        return
-    print(f"{'p50':12}{'tool ms':>10}{'sqlite3 ms':>12}{'ratio':>8}")
-    for name, row in found.items():
-        print(f"{name:12}{row['tool_ms']:10.2f}{row['sqlite3_ms']:12.2f}{row['ratio']:8.3f}")
-
-
 if __name__ == "__main__":
-    main()
+    run(
+        measure,
+        __doc__,
+        numbers={"rounds": (200, "samples of each")},
+        columns={
+            "tool_ms": ("tool p50 ms", ".2f"),
+            "sqlite3_ms": ("sqlite3 p50 ms", ".2f"),
+            "ratio": ("ratio", ".3f"),
+        },
+    )

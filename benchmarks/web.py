@@ -12,16 +12,11 @@ browser processes (and Playwright's drivers) while all pages are open, by episod
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import contextlib
-import json
 import statistics
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
-import psutil
 from aiohttp import web
 from playwright.async_api import Browser, async_playwright
 
@@ -30,21 +25,12 @@ from agentrl.envs.web import Web
 from agentrl.envs.web.miniwob import pages_folder
 from agentrl.envs.web.seen import Seen
 from agentrl.tools.browser.confine import find_browser
+from benchmarks.tables import Table, held_mb, run
 
 KIND = "click-test-2"
 START = "seed => { Math.seedrandom(seed); core.EPISODE_MAX_TIME = 8.64e7; core.startEpisodeReal(); }"
 REWARD = "() => WOB_RAW_REWARD_GLOBAL"
 Episode = Callable[[int, asyncio.Barrier], Awaitable[float]]
-
-
-def memory_mb() -> float:
-    """Of the processes below this one, in MiB."""
-    total = 0
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(OSError):
-            lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
-            total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-    return total / 1024
 
 
 def ours(env: Web) -> Episode:
@@ -103,7 +89,7 @@ async def round_of(play: Episode, episodes: int) -> tuple[float, float]:
     playing = [asyncio.ensure_future(one(seed)) for seed in range(episodes)]
     while not all(task.done() for task in playing):
         if all_open.n_waiting >= episodes - 1:
-            sizes.append(memory_mb())
+            sizes.append(held_mb(with_this=False))
         await asyncio.sleep(0.01)
     seconds = time.perf_counter() - started
     rewards = [task.result() for task in playing]
@@ -111,7 +97,7 @@ async def round_of(play: Episode, episodes: int) -> tuple[float, float]:
     return episodes / seconds, max(sizes, default=float("nan"))
 
 
-async def measure(episodes: int, rounds: int) -> dict[str, dict[str, float]]:
+async def measure(episodes: int, rounds: int) -> Table:
     """Medians over the rounds, and the ratios of ours to Playwright's."""
     app = web.Application()
     app.router.add_static("/", pages_folder())
@@ -138,7 +124,7 @@ async def measure(episodes: int, rounds: int) -> dict[str, dict[str, float]]:
             found["playwright"].append(await round_of(directly(browser, url), episodes))
             await browser.close()
     await runner.cleanup()
-    table = {
+    table: Table = {
         name: {
             "episodes_per_second": statistics.median(rate for rate, _ in rows),
             "mb_per_episode": statistics.median(size for _, size in rows) / episodes,
@@ -157,20 +143,10 @@ async def warm(env: Web, episodes: int) -> None:
     await asyncio.gather(*(env.browser.leave(context) for context in contexts))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--episodes", type=int, default=64, help="at once")
-    parser.add_argument("--rounds", type=int, default=3, help="of each")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    options = parser.parse_args()
-    found = asyncio.run(measure(options.episodes, options.rounds))
-    if options.json:
-        print(json.dumps({k: {key: round(v, 3) for key, v in row.items()} for k, row in found.items()}))
-        return
-    print(f"{'':12}{'episodes/s':>12}{'MiB/episode':>13}")
-    for name, row in found.items():
-        print(f"{name:12}{row['episodes_per_second']:12.2f}{row['mb_per_episode']:13.1f}")
-
-
 if __name__ == "__main__":
-    main()
+    run(
+        measure,
+        __doc__,
+        numbers={"episodes": (64, "at once"), "rounds": (3, "of each")},
+        columns={"episodes_per_second": ("episodes/s", ".2f"), "mb_per_episode": ("MiB/episode", ".1f")},
+    )

@@ -11,10 +11,8 @@ before.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import gc
-import json
 import random
 import tempfile
 import time
@@ -23,8 +21,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from agentrl import Env, Observation, Task, ToolContext
 from agentrl.envs.office import Office
 from agentrl.envs.retail import Retail
@@ -32,19 +28,9 @@ from agentrl.envs.textworld import TextWorld
 from agentrl.envs.textworld.games import Game
 from agentrl.rollout.sessions import EpisodeSessions
 from agentrl.sandbox import Sandbox, open_sandbox
+from benchmarks.tables import Table, held_mb, run
 
 DISTINCT_GAMES = 8
-
-
-def memory_mb() -> float:
-    """MiB of this process and those below it; shared pages count once."""
-    root, total = psutil.Process(), 0
-    for process in [root, *root.children(recursive=True)]:
-        try:
-            total += process.memory_full_info().pss
-        except psutil.Error:  # it has ended
-            continue
-    return total / 2**20
 
 
 class Episode:
@@ -88,11 +74,11 @@ async def measure(env: Env, tasks: Sequence[Task], sandbox: Sandbox | None) -> d
     await first.begin()
     await first.end()
     gc.collect()
-    before, began = memory_mb(), time.perf_counter()
+    before, began = held_mb(with_this=True), time.perf_counter()
     episodes = [Episode(env, task, sandbox) for task in tasks]
     await asyncio.gather(*(episode.begin() for episode in episodes))
     begun = time.perf_counter()
-    held = memory_mb() - before
+    held = held_mb(with_this=True) - before
     resumed = time.perf_counter()
     turns = await asyncio.gather(*(episode.play() for episode in episodes))
     played = time.perf_counter()
@@ -118,12 +104,12 @@ def measure_bare(games: Sequence[Game], count: int) -> dict[str, float]:
         first.reset()
         first.close()
         gc.collect()
-        before, began = memory_mb(), time.perf_counter()
+        before, began = held_mb(with_this=True), time.perf_counter()
         held = [textworld.start(str(paths[number % len(paths)])) for number in range(count)]
         for each in held:
             each.reset()
         begun = time.perf_counter()
-        used = memory_mb() - before
+        used = held_mb(with_this=True) - before
         resumed, turns = time.perf_counter(), 0
         for number, each in enumerate(held):
             for command in games[number % len(games)].walkthrough:
@@ -139,8 +125,9 @@ def measure_bare(games: Sequence[Game], count: int) -> dict[str, float]:
     }  # fmt: skip
 
 
-async def main_async(games: int, light: int) -> dict[str, dict[str, float]]:
-    found = {}
+async def measure_all(games: int, light: int) -> Table:
+    """Every world; the games beside the bare library."""
+    found: Table = {}
     played = TextWorld(difficulty=2, size=max(DISTINCT_GAMES, 4))
     tasks = played.tasks("train")[:DISTINCT_GAMES]
     made = await asyncio.gather(*(played.games.get(task.metadata["seed"]) for task in tasks))
@@ -153,23 +140,19 @@ async def main_async(games: int, light: int) -> dict[str, dict[str, float]]:
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--games", type=int, default=64, help="episodes of games at once")
-    parser.add_argument("--light", type=int, default=4096, help="episodes at once of the other worlds")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    options = parser.parse_args()
-    found = asyncio.run(main_async(options.games, options.light))
-    if options.json:
-        print(json.dumps({name: {k: round(v, 3) for k, v in row.items()} for name, row in found.items()}))
-        return
-    print(f"{'':26}{'episodes':>9}{'per second':>12}{'MB each':>9}{'begin ms':>10}{'turn ms':>9}")
-    for name, row in found.items():
-        print(
-            f"{name:26}{row['episodes']:9.0f}{row['per_second']:12.1f}{row['mb_each']:9.2f}"
-            f"{row['begin_ms']:10.2f}{row['turn_ms']:9.2f}"
-        )
-
-
 if __name__ == "__main__":
-    main()
+    run(
+        measure_all,
+        __doc__,
+        numbers={
+            "games": (64, "episodes of games at once"),
+            "light": (4096, "episodes at once of the other worlds"),
+        },
+        columns={
+            "episodes": ("episodes", ".0f"),
+            "per_second": ("per second", ".1f"),
+            "mb_each": ("MiB each", ".2f"),
+            "begin_ms": ("begin ms", ".2f"),
+            "turn_ms": ("turn ms", ".2f"),
+        },
+    )
