@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,9 @@ from agentrl.task import Task
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
+
+FILE = "curriculum.json"
+"""In a checkpoint's folder."""
 
 PASS_RATE = "pass_rate"
 NEVER = 2.0
@@ -206,12 +211,20 @@ class Draws:
         found = {"solved": float((~self._left).sum()), "tasks": float(self._drawable)}
         return found if self._tiers is None else {"tier": self.tier + 1.0, **found}
 
-    def state(self) -> dict[str, Any]:
-        """As JSON data, for a checkpoint; :meth:`load` takes it."""
-        return {"pass": self._pass, "place": self._place, "tier": self.tier, "rates": self._rates.state()}
+    def save(self, folder: Path) -> None:
+        """Write what is solved and where the drawing stands into a checkpoint's folder.
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state` gave; a limit that the settings changed holds from now on."""
+        Raises:
+            OSError: it could not be written.
+        """
+        state = {"pass": self._pass, "place": self._place, "tier": self.tier, "rates": self._rates.state()}
+        (folder / FILE).write_text(json.dumps(state))
+
+    def load(self, folder: Path) -> None:
+        """What :meth:`save` wrote, if there is any; a limit that the settings changed holds from now on."""
+        if not (folder / FILE).is_file():
+            return
+        state = json.loads((folder / FILE).read_text())
         limit = self._rates.limit
         self._rates = PassRates.load(state["rates"])
         self._rates.limit = limit

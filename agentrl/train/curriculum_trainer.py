@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import uuid
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,8 +22,6 @@ from agentrl.task import Task
 from agentrl.train.algorithm import Plan
 from agentrl.train.batch import fetch_rows
 from agentrl.train.curriculum import Draws, chooses
-
-FILE = "curriculum.json"
 
 
 class CurriculumTrainer(PPOTrainer):
@@ -75,19 +72,3 @@ class CurriculumTrainer(PPOTrainer):
         """What a person watches of it."""
         found = {} if self._draws is None else self._draws.metrics()
         return {f"curriculum/{name}": value for name, value in found.items()}
-
-    def _save_checkpoint(self) -> None:
-        """verl names a checkpoint when its last file is written, so ours comes first."""
-        if self._draws is not None:
-            path = self._draws_file()
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(self._draws.state()))
-        super()._save_checkpoint()
-
-    def _load_checkpoint(self) -> None:
-        super()._load_checkpoint()
-        if self._draws is not None and self._draws_file().is_file():
-            self._draws.load(json.loads(self._draws_file().read_text()))
-
-    def _draws_file(self) -> Path:
-        return Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}" / FILE

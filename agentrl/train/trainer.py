@@ -36,6 +36,7 @@ from agentrl.train.attribution import Attribution
 from agentrl.train.batch import TOKEN_FIELDS, VERSIONS, fetch_rows
 from agentrl.train.certificate import Certificate
 from agentrl.train.checkpoints import clear_unsealed, prune, seal
+from agentrl.train.curriculum import Draws
 from agentrl.train.experience import Experience, Replayed
 from agentrl.train.failure import check_run, last_line
 from agentrl.train.loss import agent_loss
@@ -331,9 +332,10 @@ class AgentTrainer(UtteranceTrainer):
         """Save; one that cannot be written is removed and the run goes on."""
         path = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
         try:
-            super()._save_checkpoint()
-            for memory in self._memories():
+            path.mkdir(parents=True, exist_ok=True)
+            for memory in self._memories():  # first: verl's part, written last, makes a checkpoint count
                 memory.save(path)
+            super()._save_checkpoint()
             seal(path.parent, self.global_steps)
         except Exception as problem:
             shutil.rmtree(path, ignore_errors=True)
@@ -355,9 +357,9 @@ class AgentTrainer(UtteranceTrainer):
         for memory in self._memories():
             memory.load(path)
 
-    def _memories(self) -> list[Experience | Attribution | Swarm | UtteranceCritic]:
+    def _memories(self) -> list[Experience | Attribution | Draws | Swarm | UtteranceCritic]:
         """What goes into checkpoints beside verl's."""
-        kept = (self._experience, self._attribution, self._swarm, self._turn_critic)
+        kept = (self._experience, self._attribution, self._draws, self._swarm, self._turn_critic)
         return [memory for memory in kept if memory is not None]
 
     def _rescue(self) -> None:

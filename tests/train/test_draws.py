@@ -17,9 +17,10 @@ from agentrl.algorithms import chosen
 from agentrl.config import load_config
 from agentrl.doctor import Row
 from agentrl.errors import ConfigError
+from agentrl.events import NullSink
 from agentrl.train import curriculum_trainer
 from agentrl.train.checkpoints import clear_unsealed
-from agentrl.train.curriculum import Draws, Tiers
+from agentrl.train.curriculum import FILE, Draws, Tiers
 from agentrl.train.dataset import read_tasks, write_tasks
 from agentrl.train.sampler import WatchfulReplayBuffer
 from agentrl.train.trainer import SyncTrainer
@@ -148,6 +149,7 @@ def trainer(monkeypatch: pytest.MonkeyPatch, folder: Path, *settings: str) -> Sy
         {"data": {"train_batch_size": 2}, "trainer": {"default_local_dir": str(folder)}}
     )
     made.global_steps, made.replay_buffer = 1, object.__new__(WatchfulReplayBuffer)
+    made._events = NullSink()
     monkeypatch.setattr(PPOTrainer, "_init_dataloader", lambda self: None)
     made._init_dataloader()
     return made
@@ -195,7 +197,7 @@ def test_a_run_that_is_gone_on_with_knows_what_is_solved_and_where_it_was(
 
     def verls_last(self: Any) -> None:
         folder = tmp_path / f"global_step_{self.global_steps}"
-        named.append(folder / curriculum_trainer.FILE)
+        named.append(folder / FILE)
         assert named[-1].is_file()  # a kill after verl has named its checkpoint finds it whole
         (tmp_path / "latest_checkpointed_iteration.txt").write_text(str(self.global_steps))
 
@@ -208,7 +210,7 @@ def test_a_run_that_is_gone_on_with_knows_what_is_solved_and_where_it_was(
     made._learn(KVBatchMeta(partition_id="train", keys=[], tags=[]))
     made.global_steps = 2
     made._next_train_batch()
-    curriculum_trainer.CurriculumTrainer._save_checkpoint(made)
+    made._save_checkpoint()
     assert len(named) == 1 and clear_unsealed(tmp_path) == 2
 
     def verls_resumed(self: Any) -> None:
