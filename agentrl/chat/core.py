@@ -265,6 +265,15 @@ class Chat:
         """
         return demonstrations.segments(self, messages, tools)
 
+    def demonstration_turn(self, messages: Sequence[Message], tools: Sequence[ToolSchema] = ()) -> list[int]:
+        """The tokens that a model samples to say the last of ``messages``, the stop token included.
+
+        Raises:
+            DataError: the messages cannot be rendered.
+            ModelUnsupported: as :meth:`demonstration_segments`.
+        """
+        return demonstrations.sampled(self, messages, len(messages) - 1, tools)
+
     def render_demonstration(
         self, messages: Sequence[Message], tools: Sequence[ToolSchema] = ()
     ) -> tuple[list[int], list[bool]]:

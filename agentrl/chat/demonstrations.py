@@ -32,12 +32,12 @@ def segments(chat: Chat, messages: Sequence[Message], tools: Sequence[ToolSchema
     ids: list[int] = chat.prompt(messages[: turns[0]], tools)
     mask = [False] * len(ids)
     for turn, following in zip(turns, [*turns[1:], None], strict=True):
-        sampled = _sampled(chat, messages, turn, tools)
-        prompt, ids = ids, [*ids, *sampled]
-        mask += [True] * len(sampled)
+        completion = sampled(chat, messages, turn, tools)
+        prompt, ids = ids, [*ids, *completion]
+        mask += [True] * len(completion)
         if following is None:
             break
-        extended = chat.extend(prompt, sampled, messages[turn + 1 : following], tools)
+        extended = chat.extend(prompt, completion, messages[turn + 1 : following], tools)
         if extended is None:
             finished.append((ids, mask))
             ids = chat.prompt(messages[:following], tools)
@@ -48,8 +48,12 @@ def segments(chat: Chat, messages: Sequence[Message], tools: Sequence[ToolSchema
     return [*finished, (ids, mask)]
 
 
-def _sampled(chat: Chat, messages: Sequence[Message], turn: int, tools: Sequence[ToolSchema]) -> list[int]:
-    """The tokens that a model sampling ``messages[turn]`` would emit, with the one that ends its turn."""
+def sampled(chat: Chat, messages: Sequence[Message], turn: int, tools: Sequence[ToolSchema]) -> list[int]:
+    """The tokens that a model sampling ``messages[turn]`` would emit, with the one that ends its turn.
+
+    Raises:
+        ModelUnsupported: as :func:`segments`.
+    """
     rendered = chat.render(messages[: turn + 1], tools)
     ids, owners = list(rendered.token_ids), list(rendered.message_indices)
     before, opening = _opening(chat, messages[:turn], tools)

@@ -30,12 +30,7 @@ def expert_of(scene: Scene, rng: random.Random) -> Expert | None:
 
 def written(chat: Chat, scene: Scene, message: Message) -> list[int]:
     """The tokens that a model would have sampled to say ``message`` next, the stop token included."""
-    segments = chat.demonstration_segments([*scene.messages, message], scene.tools)
-    ids, sampled = segments[-1]
-    start = len(ids)
-    while start and sampled[start - 1]:
-        start -= 1
-    return ids[start:]
+    return chat.demonstration_turn([*scene.messages, message], scene.tools)
 
 
 @dataclass(slots=True)
