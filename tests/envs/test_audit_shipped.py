@@ -19,7 +19,8 @@ OPEN = {"dataset", "gym", "openenv"}  # they have no tasks of their own to audit
 
 TASKS = 10  # so many that a single lucky guess is no finding
 
-FEW = {"web": 3}  # each episode opens a page
+FEW = {"swe": 4, "textworld": 4, "vision": 4, "web": 2}
+"""Where each episode has a sandbox session or a page of its own; one lucky guess would be a finding there."""
 
 SETTINGS: dict[str, list[str]] = {
     "math": ["env_options={size: 200}"],

@@ -166,7 +166,7 @@ async def test_every_task_is_solved_and_miniwobs_own_reward_agrees():
         e.task.id for e in experts if (e.status, e.reward, e.rewards["solved"]) != ("finished", 1.0, 1.0)
     ]
     at_random = ScriptedPolicy(make_chat(), random_clicks)
-    others = await asyncio.gather(*(judged(at_random, task) for task in tasks[::3]))
+    others = await asyncio.gather(*(judged(at_random, task) for task in tasks[::5]))
     solved = sum(episode.rewards["solved"] for episode in others)
     assert solved < len(others) / 3 and any(episode.rewards["score"] < 0 for episode in others)
     nothing = await asyncio.gather(*(judged(Lines("Done."), task) for task in tasks[:5]))

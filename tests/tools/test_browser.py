@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -275,7 +276,7 @@ async def test_chromium_is_confined_from_outside_and_by_itself(browser):
 
 
 async def test_a_page_that_never_loads_is_told_and_left():
-    browser = Browser(load_seconds=5)
+    browser = Browser(load_seconds=GENEROUS)
     hang = "<button onclick='while (true);'>Hang</button><a href='/slow'>Slow</a>"
     async with (
         visiting(browser, Pages(start=hang)) as (opened, tools),
@@ -285,8 +286,9 @@ async def test_a_page_that_never_loads_is_told_and_left():
         ),
     ):
         page = await use(tools["read"])
+        opened.page._limits = dataclasses.replace(opened.page._limits, load_seconds=2)
         for name, arguments in (("goto", {"url": "/slow"}), ("click", {"id": number(page, "Slow")})):
-            with pytest.raises(ToolError, match="did not load or answer within 5 s"):
+            with pytest.raises(ToolError, match="did not load or answer within 2 s"):
                 await use(tools[name], **arguments)
             assert "button Hang" in await use(tools["read"])  # still where it was
         with pytest.raises(ToolError, match="did not load or answer"):
