@@ -89,6 +89,21 @@ class Rollout(Section):
     retries: int = Field(3, ge=0, description="fresh attempts after an infrastructure failure")
     retry_seconds: float = Field(0.5, ge=0, description="wait before the first retry; doubles each time")
     concurrency: int = Field(256, ge=1, description="episodes at once in one process")
+    engine_episodes: int | None = Field(
+        None,
+        ge=1,
+        description="of these, how many may wait for the engine before no further one begins; default: all",
+    )
+    tool_episodes: int | None = Field(
+        None,
+        ge=1,
+        description="of these, how many may wait for tools before no further one begins; default: all",
+    )
+    free_memory_mb: int = Field(
+        1024,
+        ge=0,
+        description="MiB of the machine's memory that episodes leave free",
+    )
     tool_exceptions: Literal["show", "stop"] = Field(
         "show", description="show: the model sees what a tool raised; stop: the run ends"
     )

@@ -11,7 +11,7 @@ from agentrl.env import Env
 from agentrl.errors import ConfigError
 from agentrl.evaluate.result import EpisodeResult, EvalResult
 from agentrl.events import EvalFinished, EventSink, NullSink
-from agentrl.rollout import EpisodeRunner, Job, Policy, episode_seed, run_episodes, succeeded
+from agentrl.rollout import Admission, EpisodeRunner, Job, Load, Policy, episode_seed, run_episodes, succeeded
 from agentrl.rollout.control import Control
 from agentrl.task import Task
 from agentrl.trajectory import Trajectory
@@ -69,7 +69,10 @@ async def evaluate(
     if samples < 1:
         raise ConfigError(f"eval.samples={samples}: every task needs at least one episode.")
     sink = events or NullSink()
-    runner = EpisodeRunner(env, chat, policy, limits, sandbox=sandbox, events=sink, control=control)
+    load = Load()
+    runner = EpisodeRunner(
+        env, chat, policy, limits, sandbox=sandbox, events=sink, control=control, load=load
+    )
     results: list[EpisodeResult] = []
 
     def keep(job: Job, trajectory: Trajectory) -> None:
@@ -82,9 +85,7 @@ async def evaluate(
     now = asyncio.get_running_loop().time
     started = now()
     jobs = _jobs(tasks, samples, split, seed, temperature)
-    await run_episodes(
-        runner, jobs, concurrency=min(limits.concurrency, len(tasks) * samples), on_result=keep
-    )
+    await run_episodes(runner, jobs, concurrency=Admission.of(limits, load), on_result=keep)
     found = EvalResult.of(results, samples, now() - started)
     sink.emit(EvalFinished(0, found.success, found.low, found.high, found.episodes, found.reward))
     return found

@@ -6,7 +6,7 @@ what they sample from. Training, evaluation, benchmarks and demonstrations all u
 
 from __future__ import annotations
 
-from agentrl.rollout.admission import Admission, Gauge, LoadGauge, MemoryGauge
+from agentrl.rollout.admission import Admission, Gauge, Load, LoadGauge, MemoryGauge
 from agentrl.rollout.cohorts import Stragglers
 from agentrl.rollout.episode import EpisodeRunner, succeeded
 from agentrl.rollout.order import Lengths, group_jobs, longest_first
@@ -19,6 +19,7 @@ __all__ = [
     "Admission",
     "Gauge",
     "Lengths",
+    "Load",
     "LoadGauge",
     "MemoryGauge",
     "Stragglers",

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from agentrl.config import Rollout
+from agentrl.trajectory import Trajectory
+
+logger = logging.getLogger(__name__)
+
 MEBIBYTE = 2**20
+LAST_EPISODES = 16
+"""Over so many that ended last, about, it is averaged what episodes wait for."""
+MANY = 1_000_000
+"""More places than anybody takes."""
 
 
 class Gauge(Protocol):
@@ -87,6 +98,71 @@ class MemoryGauge:
         return max(1, running + (self._available() - self._reserve) // each)
 
 
+class Asking:
+    """The episodes that have asked for something which they share, and wait for the answer.
+
+    Attributes:
+        count: how many they are now, those in queues elsewhere included.
+        share: of an episode's time, how much it waits so, by the episodes that ended last; 1 before any did.
+    """
+
+    def __init__(self) -> None:
+        self.count, self.share = 0, 1.0
+
+    def __enter__(self) -> None:
+        self.count += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.count -= 1
+
+    def ended(self, waited: float, seconds: float) -> None:
+        """An episode of so many seconds has ended, ``waited`` of which it waited."""
+        if seconds > 0:
+            self.share += (min(1.0, waited / seconds) - self.share) / LAST_EPISODES
+
+
+@dataclass(frozen=True)
+class Load:
+    """What the episodes of a process wait for. Runners may share one.
+
+    Args:
+        engine: for turns.
+        tools: for the answers to calls.
+    """
+
+    engine: Asking = field(default_factory=Asking)
+    tools: Asking = field(default_factory=Asking)
+
+    def ended(self, episode: Trajectory) -> None:
+        """Learn from an episode that has ended."""
+        turns = episode.turns
+        self.engine.ended(sum(turn.generate_seconds for turn in turns), episode.seconds)
+        self.tools.ended(sum(turn.tool_seconds for turn in turns), episode.seconds)
+
+
+class AskingGauge:
+    """Has as many episodes run as keep a wanted number waiting for an engine or a tool server.
+
+    An episode that waits for it a tenth of its time lets ten times as many run. Where it slows down, episodes
+    wait more of their time and fewer run; where it stands still, none begins once so many wait.
+
+    Args:
+        name: for example ``engine`` or ``tools``.
+        asking: those that wait.
+        most: how many are to.
+    """
+
+    def __init__(self, name: str, asking: Asking, most: int) -> None:
+        self.name = name
+        self._asking, self._most = asking, most
+
+    def places(self, running: int) -> int:
+        """``most / share``, or those under way while as many wait; at least 1."""
+        if self._asking.count >= self._most:
+            return running
+        return max(1, min(MANY, int(self._most / max(self._asking.share, 1 / MANY))))
+
+
 class Admission:
     """Gives out places to episodes, first come, first served.
 
@@ -112,6 +188,21 @@ class Admission:
         self._gauges, self._check_seconds = tuple(gauges), check_seconds
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
+
+    @classmethod
+    def of(cls, limits: Rollout, load: Load) -> Admission:
+        """What a rollout's settings ask for.
+
+        Args:
+            limits: ``concurrency``, ``engine_episodes``, ``tool_episodes`` and ``free_memory_mb`` are used.
+            load: of all the episodes that are given places.
+        """
+        gauges: list[Gauge] = [MemoryGauge(limits.free_memory_mb * MEBIBYTE)]
+        if limits.engine_episodes is not None:
+            gauges.append(AskingGauge("engine", load.engine, limits.engine_episodes))
+        if limits.tool_episodes is not None:
+            gauges.append(AskingGauge("tools", load.tools, limits.tool_episodes))
+        return cls(limits.concurrency, gauges)
 
     @property
     def waiting(self) -> int:
@@ -163,6 +254,8 @@ class Admission:
             return False
         for gauge in self._gauges:
             if self.running >= gauge.places(self.running):
+                if not self.held[gauge.name]:
+                    logger.info("%s: no further episode begins beside %d for now", gauge.name, self.running)
                 self.held[gauge.name] += 1
                 return False
         return True

@@ -221,13 +221,11 @@ class Attempt:
     def _parse(self, prompt: list[int], completion: list[int], tools: ToolBox) -> ParsedTurn:
         return printable(self._chat.parse(prompt, completion, tools.schemas))
 
-    async def _generate(
-        self, prompt: list[int], sampling: Sampling, images: Sequence[str] = ()
-    ) -> Generation:
-        generation = await self._setting.policy.generate(
-            prompt, sampling, episode=self._name, images=self._gallery.named(images)
-        )
-        return generation.checked(sampling)
+    async def _generate(self, prompt: list[int], sampling: Sampling, images: Sequence[str]) -> Generation:
+        seen = self._gallery.named(images)
+        with self._setting.load.engine:
+            answer = self._setting.policy.generate(prompt, sampling, episode=self._name, images=seen)
+            return (await answer).checked(sampling)
 
     async def _in_time(self, generating: Coroutine[Any, Any, T]) -> T:
         """Await a generation of the engine, in the time there is for one."""
@@ -250,7 +248,8 @@ class Attempt:
     async def _call(self, turn: Turn, parsed: ParsedTurn, tools: ToolBox) -> tuple[MakeMessages, list[str]]:
         """Answer the turn's calls; returns what to show and how."""
         trajectory, started = self._trajectory, self.elapsed()
-        turn.calls = await tools.answer(parsed.calls, elapsed=self.elapsed, left=self.left)
+        with self._setting.load.tools:
+            turn.calls = await tools.answer(parsed.calls, elapsed=self.elapsed, left=self.left)
         turn.tool_seconds = self.elapsed() - started
         self._tool_seconds += turn.tool_seconds
         for call in turn.calls:

@@ -16,6 +16,7 @@ from agentrl.errors import DefinitionError, EpisodeTimeout, InfrastructureError,
 from agentrl.events import EpisodeFinished, EpisodeVoided, EventSink, NullSink
 from agentrl.registry import nearest
 from agentrl.reward import Reward
+from agentrl.rollout.admission import Load
 from agentrl.rollout.agents.attempt import AgentAttempt, Agents
 from agentrl.rollout.agents.endpoint import Endpoint
 from agentrl.rollout.attempt import Attempt
@@ -51,6 +52,7 @@ class EpisodeRunner:
         control: what an algorithm does to episodes while they are played; ``None``: nothing.
         shape: makes of the environment's rewards those that are trained on; success stays what it is.
         group_seconds: that rewards per group may take; by default as long as an episode.
+        load: counts what its episodes wait for; by default nobody looks at it.
 
     Raises:
         ConfigError: the control does not go with the environment or the limits.
@@ -73,6 +75,7 @@ class EpisodeRunner:
         control: Control | None = None,
         shape: Shape | None = None,
         group_seconds: float | None = None,
+        load: Load | None = None,
     ) -> None:
         self._terms = env.own_rewards()
         self._shaped = None if shape is None else shape(self._terms)
@@ -88,8 +91,9 @@ class EpisodeRunner:
         control.reserved(chat, limits)
         pictures = PictureStore(chat.vision, limits.max_image_pixels) if chat.vision else None
         self._setting = Setting(
-            env, chat, policy, limits, sandbox, self._events, clock, keep_characters, pictures, control, shape
-        )
+            env, chat, policy, limits, sandbox, self._events, clock, keep_characters, pictures, control,
+            shape, load or Load(),
+        )  # fmt: skip
         self._attempt: Callable[..., Attempt] = control.attempts() or Attempt
         if isinstance(env, AgentEnv):
             self._attempt = functools.partial(AgentAttempt, agents=Agents(Endpoint(env.host)))
@@ -163,6 +167,7 @@ class EpisodeRunner:
                 await asyncio.sleep(self.limits.retry_seconds * 2 ** (number - 1))
             else:
                 break
+        self._setting.load.ended(trajectory)
         if not self._grouped:
             self._tell(trajectory, step, split)
         return trajectory

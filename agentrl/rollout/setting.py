@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from agentrl.config import Rollout
 from agentrl.env import Env
 from agentrl.events import EventSink
+from agentrl.rollout.admission import Load
 from agentrl.rollout.control import Control
 from agentrl.rollout.pictures import PictureStore
 from agentrl.rollout.policy import Policy, SceneAware
@@ -42,6 +43,7 @@ class Setting:
     pictures: PictureStore | None = None
     control: Control = field(default_factory=Control)
     shape: Shape | None = None
+    load: Load = field(default_factory=Load)
     opening: Opening | None = None
     ledger: ToolLedger = field(default_factory=ToolLedger)
     blocking: BlockingCalls = field(default_factory=BlockingCalls)

@@ -19,7 +19,7 @@ from agentrl.config import TrainConfig
 from agentrl.doctor.rows import fingerprint
 from agentrl.errors import UsageError
 from agentrl.events import NullSink
-from agentrl.rollout import Admission, EpisodeRunner, MemoryGauge, derive_seed, succeeded
+from agentrl.rollout import Admission, EpisodeRunner, Load, derive_seed, succeeded
 from agentrl.rollout.retold import RetoldPolicy
 from agentrl.store import keep_pictures
 from agentrl.task import Task
@@ -127,6 +127,8 @@ def _rollout(folder: str, client: _Box, tokenizer: _Box, processor: _Box) -> _Ro
     control = carried_out.control
     alone = control.held_out()
     chat = Chat(tokenizer.value, config.rollout.renderer, vision=vision)
+    load = Load()
+    admission = Admission.of(config.rollout, load)
     make_runner = functools.partial(
         EpisodeRunner,
         runtime.env,
@@ -134,8 +136,8 @@ def _rollout(folder: str, client: _Box, tokenizer: _Box, processor: _Box) -> _Ro
         sandbox=runtime.sandbox,
         events=runtime.events,
         control=control,
+        load=load,
     )
-    admission = Admission(config.rollout.concurrency, [MemoryGauge()])
     held_out = make_runner(policy=policy, limits=config.rollout, control=alone)
     runner = held_out if alone is control else make_runner(policy=policy, limits=config.rollout)
     shape = None

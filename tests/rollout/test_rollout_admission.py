@@ -6,7 +6,8 @@ In virtual time: seconds of waiting take none.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+import itertools
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from agentrl.rollout import (
     Generation,
     Job,
     Lengths,
+    Load,
     LoadGauge,
     MemoryGauge,
     Progress,
@@ -29,7 +31,7 @@ from agentrl.rollout import (
     run_episodes,
 )
 from agentrl.simulate import run
-from agentrl.simulate.dialogue import ModelChat, spoken
+from agentrl.simulate.dialogue import ModelChat, ToolServer, Work, spoken
 
 LIMITS = Rollout(retries=0, episode_seconds=1e6, response_seconds=1e6)
 
@@ -167,6 +169,76 @@ def test_a_slow_engine_slows_the_start_of_episodes_and_nothing_piles_up() -> Non
     assert len(results) == progress.done == 50
     assert 5 <= env.peak[0] <= 6, "a place may be given back a moment after its episode has closed"
     assert seconds == pytest.approx(100, rel=0.2)
+
+
+class Calls:
+    """Has every episode call its tool once, for 10 s; a turn takes the engine 1 s."""
+
+    async def generate(self, prompt_ids: Sequence[int], *_: Any, **rest: Any) -> Generation:
+        await asyncio.sleep(1)
+        return Generation(spoken(10.0 if len(prompt_ids) == 1 else None), [-1.0] * 3, [0] * 3)
+
+
+async def play_measured(
+    places: int | None, **settings: Any
+) -> tuple[dict[str, int], list[Trajectory], float]:
+    """100 episodes with a tool server of so many places; the most that waited for it and for the engine."""
+    server, load = ToolServer(places), Load()
+    limits = LIMITS.model_copy(update=settings)
+    runner = EpisodeRunner(Work(server), ModelChat(), Calls(), limits, load=load)
+    admission, most, episodes = Admission.of(limits, load), {"tools": 0, "engine": 0}, list[Trajectory]()
+
+    async def watch() -> None:
+        while True:
+            for name, asking in (("tools", load.tools), ("engine", load.engine)):
+                most[name] = max(most[name], asking.count)
+            await asyncio.sleep(0.5)
+
+    watching = asyncio.ensure_future(watch())
+    tasks = itertools.islice(Work(server).tasks("train"), 100)
+    jobs = (Job(task, f"{task.id}-0") for task in tasks)
+    await run_episodes(
+        runner, jobs, concurrency=admission, on_result=lambda job, episode: episodes.append(episode)
+    )
+    watching.cancel()
+    assert (admission.running, admission.waiting, load.tools.count, load.engine.count) == (0, 0, 0, 0)
+    return most, episodes, asyncio.get_running_loop().time()
+
+
+def test_a_slow_tool_server_slows_the_start_of_episodes() -> None:
+    freely, episodes, _ = run(play_measured(4))
+    assert freely["tools"] == len(episodes) == 100, "concurrency alone lets all of them queue"
+    held, episodes, seconds = run(play_measured(4, tool_episodes=6))
+    assert len(episodes) == 100 and all(episode.reward == 1.0 for episode in episodes)
+    assert held["tools"] <= 9, "those under way reach it, whatever it has become"
+    assert seconds == pytest.approx(100 * 10 / 4, rel=0.15), "and the server is kept busy"
+
+
+def test_an_engine_that_many_wait_for_slows_the_start_of_episodes() -> None:
+    held, episodes, _ = run(play_measured(None, engine_episodes=5))
+    assert len(episodes) == 100 and held["engine"] <= 10
+    freely, _, _ = run(play_measured(None))
+    assert freely["engine"] == 100
+
+
+def test_without_memory_to_spare_one_episode_runs_at_a_time() -> None:
+    held, episodes, seconds = run(play_measured(None, free_memory_mb=2**40))
+    assert len(episodes) == 100 and held["tools"] == held["engine"] == 1 and seconds >= 1200
+
+
+@in_virtual_time
+async def test_what_failed_or_was_cancelled_waits_for_nothing_any_more() -> None:
+    load = Load()
+    runner = EpisodeRunner(Slow(), ModelChat(), Answers("t-0"), LIMITS, load=load)
+    assert (await runner.run(slow("t", 1), episode_id="t-0")).status == "void"
+    stuck = EpisodeRunner(Work(ToolServer(1)), ModelChat(), Calls(), LIMITS, load=load)
+    playing = [asyncio.ensure_future(stuck.run(Task("", id="t"), episode_id=f"t-{n}")) for n in range(2)]
+    await asyncio.sleep(5)
+    assert (load.engine.count, load.tools.count) == (0, 2)
+    for task in playing:
+        task.cancel()
+    await asyncio.wait(playing)
+    assert (load.engine.count, load.tools.count) == (0, 0)
 
 
 def test_a_source_of_jobs_may_make_the_crew_wait() -> None:

@@ -280,6 +280,33 @@ async def test_a_row_says_how_many_turns_its_episode_may_take_and_how_many_episo
     assert (row.extra_fields["episode"]["turns"], row.extra_fields["episode"]["asked"]) == (2, 8)
 
 
+class Held(Client):
+    """An engine that answers nobody for a while."""
+
+    def __init__(self) -> None:
+        super().__init__(*LINES)
+        self.asked, self.answers = 0, asyncio.Event()
+
+    async def generate(self, *request: Any, **rest: Any) -> Output:
+        self.asked += 1
+        await self.answers.wait()
+        return await super().generate(*request, **rest)
+
+
+async def test_an_engine_that_does_not_answer_holds_back_further_episodes(folder: Path) -> None:
+    settings = yaml.safe_load((folder / "config.yaml").read_text())
+    settings["rollout"]["engine_episodes"] = 2
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    client = Held()
+    playing = [asyncio.ensure_future(play(folder, client, uid=f"group{n}")) for n in range(6)]
+    while client.asked < 2:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.2)
+    assert client.asked == 2
+    client.answers.set()
+    assert [row.reward_score for (row,) in await asyncio.gather(*playing)] == [1.0] * 6
+
+
 async def test_training_is_on_shaped_rewards_and_held_out_episodes_are_judged_plainly(folder: Path) -> None:
     settings = yaml.safe_load((folder / "config.yaml").read_text())
     settings["algorithm"] |= {"shaping": {"name": "spear_tools", "options": {"until": 4}}}

@@ -168,7 +168,7 @@ class ServedAttempt(Attempt):
         started = self.elapsed()
 
         async def take() -> Reply:  # sampled and recorded, or neither
-            generation = await self._generate(start.prompt_ids, sampling)
+            generation = await self._generate(start.prompt_ids, sampling, ())
             return self._record(request, dialogue, start, generation, started)
 
         return await self._in_time(take())
