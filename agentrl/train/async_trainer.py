@@ -23,6 +23,7 @@ from verl.utils import tensordict_utils as tu
 from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.rollout.llm_server import LLMServerManager
 
+from agentrl.config import TrainConfig
 from agentrl.doctor import Row
 from agentrl.events import StageStarted, StalenessReported, Warned
 from agentrl.scoring import grouped
@@ -48,12 +49,16 @@ class AsyncTrainer(AgentTrainer, PPOTrainerSeparateAsync):
     def __init__(self, composed: Any, runtime: Runtime, folder: Path) -> None:
         super().__init__(composed, runtime, folder)
         self._env = runtime.env
-        self._rule = StalenessRule.of(runtime.config)
-        self._batch = runtime.config.algorithm.tasks_per_step
+        self.replay_buffer.admit = self._admit
+
+    def prepare(self, config: TrainConfig) -> None:
+        """Take the run's settings, and from them what bounds staleness."""
+        super().prepare(config)
+        self._rule = StalenessRule.of(config)
+        self._batch = config.algorithm.tasks_per_step
         self._taken = 0
         self._kept: set[int] = set()
         self._recomputed: set[int] = set()
-        self.replay_buffer.admit = self._admit
 
     @property
     def _version(self) -> int:

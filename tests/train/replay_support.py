@@ -21,12 +21,12 @@ from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
 from agentrl import Segment, Task, Trajectory, Turn
 from agentrl.config import load_config
+from agentrl.train import async_trainer, queue, stored
 from agentrl.train import batch as batches
-from agentrl.train import queue, stored
 from agentrl.train import trainer as trainers
 from agentrl.train.agent_loop import to_outputs
 from agentrl.train.algorithm import verl_options
-from agentrl.train.trainer import SyncTrainer
+from agentrl.train.trainer import AgentTrainer, SyncTrainer
 
 
 class FakeQueue:
@@ -114,7 +114,7 @@ class Update:
 class Lab:
     """A trainer whose steps are given."""
 
-    trainer: SyncTrainer
+    trainer: AgentTrainer
     queue: FakeQueue
     updates: list[Update] = field(default_factory=list)
     last: KVBatchMeta | None = None
@@ -149,14 +149,20 @@ class Lab:
         self.queue.kv_batch_put(keys=[key], partition_id="train", fields=fields, tags=[tag])
 
 
-def lab(monkeypatch: pytest.MonkeyPatch, *settings: str, tasks: int = 1, size: int = 4) -> Lab:
+def lab(
+    monkeypatch: pytest.MonkeyPatch,
+    *settings: str,
+    tasks: int = 1,
+    size: int = 4,
+    kind: type[AgentTrainer] = SyncTrainer,
+) -> Lab:
     """A trainer on a queue of this process; the workers only record."""
     fake = FakeQueue()
-    for module in (queue, stored, batches, trainers, trainer_base, padding_utils):
+    for module in (queue, stored, batches, trainers, async_trainer, trainer_base, padding_utils):
         monkeypatch.setattr(module, "tq", fake)
     config = load_config("env", [f"algorithm.tasks_per_step={tasks}", f"algorithm.group_size={size}",
                                  "rollout.max_trajectory_tokens=16", *settings])  # fmt: skip
-    made = object.__new__(SyncTrainer)
+    made = object.__new__(kind)
     made.prepare(config)
     options = {
         key: value for key, value in verl_options(made._plan, 16).items() if key.startswith("algorithm.")
@@ -169,7 +175,7 @@ def lab(monkeypatch: pytest.MonkeyPatch, *settings: str, tasks: int = 1, size: i
         }
     )
     made.global_steps, made.total_training_steps, made._first_step = 1, 1000, -1
-    made.use_critic, made.tokenizer = False, SimpleNamespace(eos_token_id=0)
+    made.use_critic, made.tokenizer, made.processor = False, SimpleNamespace(eos_token_id=0), None
     made.actor_rollout_wg = SimpleNamespace(_dispatch_info={"actor": [0]}, set_loss_fn=lambda loss: None)
     found = Lab(made, fake)
 
