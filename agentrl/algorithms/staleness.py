@@ -48,6 +48,31 @@ def capacity(
     return fresh if most_running is None else min(most_running - running, fresh)
 
 
+def overdue(left: Iterable[int], *, version: int, bound: int, batch: int, after: int = 0) -> int | None:
+    """Whether a batch would leave more behind than can still be trained on in time.
+
+    After it, samples of version w or older may be trained on in the rest of its step and in the ``w + bound −
+    v`` steps that follow, so ``after + (w + bound − v)·B`` of them may be left, for any w. A schedule by
+    earliest deadline; inferred.
+
+    Args:
+        left: versions of the samples that the batch leaves, under way or waiting.
+        version: v, the trainer's.
+        bound: the greatest age that may be trained on.
+        batch: B, samples of a training step.
+        after: samples that the same step trains on after the batch.
+
+    Returns:
+        The first w of which too many are left, or ``None``.
+    """
+    counts, outstanding = Counter(left), 0
+    for oldest in sorted(counts):
+        outstanding += counts[oldest]
+        if outstanding > after + max(0, oldest + bound - version) * batch:
+            return oldest
+    return None
+
+
 def newest_versions(versions: Sequence[int], keep: int = 2) -> list[bool]:
     """Which samples may be used: those of the ``keep`` newest versions there are. ``[N]`` to ``[N]``.
 
@@ -229,23 +254,13 @@ class StalenessGate:
 
     @property
     def held_up_by(self) -> list[str]:
-        """Under ``wait``: running samples that the next step has to wait for, lest some become too old.
-
-        After a step at version v, as many samples of version w or older may be left as the steps take that
-        can still train on them: ``(w + bound − v)·B``. Where more would be left, the trainer waits for those
-        that run.
-        """
+        """Under ``wait``: running samples that the next step has to wait for; see :func:`overdue`."""
         if self.policy != "wait":
             return []
         left = Counter(self._running.values()) + Counter(self._waiting.values())
-        for _, version in self._oldest():
-            left[version] -= 1
-        outstanding = 0
-        for version in sorted(left):
-            outstanding += left[version]
-            if outstanding > max(0, version + self.bound - self.version) * self.batch:
-                return [name for name, started in self._running.items() if started <= version]
-        return []
+        left.subtract(version for _, version in self._oldest())
+        late = overdue(left.elements(), version=self.version, bound=self.bound, batch=self.batch)
+        return [] if late is None else [name for name, begun in self._running.items() if begun <= late]
 
     def take(self) -> Batch | None:
         """The next batch, the oldest samples first, or ``None`` where there is none yet.

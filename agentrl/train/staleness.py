@@ -9,6 +9,11 @@ admission rule, staleness_manager), the oldest are trained first, and no batch i
 groups due within the next ``k`` steps than ``k`` steps train, for any ``k``. What is admitted meanwhile is
 due ``bound`` steps later, and there is room for it then: so where all groups have ended the oldest always
 make a batch, and the trainer waits for stragglers at most. (Inferred: a schedule by earliest deadline.)
+
+Admission and that schedule are pure functions (``capacity`` and ``overdue`` of
+:mod:`agentrl.algorithms.staleness`), which the simulator's gate uses as well. What keeps the groups differs:
+the gate holds them itself, and here they are rows in TransferQueue, which a restart finds again, whose tokens
+tell the version, and of which a step may take several batches.
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from agentrl.algorithms import chosen
-from agentrl.algorithms.staleness import Policy, capacity
+from agentrl.algorithms.staleness import Policy, capacity, overdue
 from agentrl.config import TrainConfig
 
 USUAL_BOUND = 2
@@ -105,13 +110,11 @@ class StalenessRule:
             return None
         if self.policy != "wait":
             return chosen
-        for steps in range(max(1, self.bound)):
-            begun = version + steps - self.bound
-            due = sum(group.oldest <= begun for group in known)
-            taken = sum(group.oldest <= begun for group in chosen)
-            if taken < min(size, due - after - steps * batch):
-                return None
-        return chosen
+        taken = {group.name for group in chosen}
+        left = (group.oldest for group in known if group.name not in taken)
+        late = overdue(left, version=version, bound=self.bound, batch=batch, after=after)
+        # What is late is still under way where a newer group was chosen, else nothing is won by waiting.
+        return None if late is not None and chosen[-1].oldest > late else chosen
 
 
 def histogram(versions: Iterable[Mapping[str, int]], version: int) -> dict[str, int]:
