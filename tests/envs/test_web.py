@@ -354,7 +354,7 @@ async def test_a_browser_that_is_killed_voids_the_attempt_which_is_made_again(mi
     env.killed = []
     task = env.tasks("test")[0]
     episode = await play(env, ScriptedPolicy(make_chat()), task, retries=1)
-    assert (episode.status, episode.reward, episode.attempts) == ("finished", 1.0, 2)
+    assert (episode.status, episode.reward, episode.attempts) == ("finished", 1.0, 2), episode.reason
     env.killed.clear()
     episode = await play(env, ScriptedPolicy(make_chat()), task, retries=0)
     assert (episode.status, episode.reward) == ("void", None)

@@ -175,6 +175,7 @@ def lab(
         }
     )
     made.global_steps, made.total_training_steps, made._first_step = 1, 1000, -1
+    made._ending = None
     made.use_critic, made.tokenizer, made.processor = False, SimpleNamespace(eos_token_id=0), None
     made.actor_rollout_wg = SimpleNamespace(_dispatch_info={"actor": [0]}, set_loss_fn=lambda loss: None)
     found = Lab(made, fake)

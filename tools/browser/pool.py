@@ -11,7 +11,7 @@ from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
-from agentrl import InfrastructureError
+from agentrl import InfrastructureError, SessionLost
 from agentrl.tools.browser.page import Page
 from agentrl.tools.browser.process import BrowserLimits, Process
 from agentrl.tools.browser.site import Site
@@ -91,6 +91,12 @@ class Pool:
             InfrastructureError: no browser can be started, or there was no room for ``wait_seconds``.
             SandboxUnavailable: browsers cannot be confined here.
         """
+        try:
+            return await self._open(site)
+        except SessionLost:  # the browser had died and was not yet known to have
+            return await self._open(site)
+
+    async def _open(self, site: Site) -> tuple[Page, AsyncExitStack]:
         async with AsyncExitStack() as stack:
             await self._place(stack)
             process = await self._process()
