@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import hypothesis
 import pytest
 
 from agentrl.threads import share_cores
 
 share_cores()  # with the tests of other processes
+
+# What several tests share asserts, too: pytest tells what was compared there as well.
+for support in Path(__file__).parent.glob("*/*_support.py"):
+    pytest.register_assert_rewrite(support.stem)
 
 # A busy machine is no defect: limits on time are there to keep a test from hanging, see pyproject.toml.
 hypothesis.settings.register_profile("agentrl", deadline=None)

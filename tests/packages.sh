@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Installs Debian's packages that tests need beside those of setup.sh: a Docker engine, a PostgreSQL server and a browser,
-# which the tests start and end themselves, and Icarus Verilog. `make test` calls it; it does nothing where all of them are there.
+# which the tests start and end themselves, Icarus Verilog, and what lays wires between pretended machines. `make test` calls it; it does nothing where all of them are there.
 set -euo pipefail
 
-packages=(docker.io containerd iptables debootstrap postgresql chromium-headless-shell iverilog)
+packages=(docker.io containerd iptables iproute2 debootstrap postgresql chromium-headless-shell iverilog)
 missing=()
 for package in "${packages[@]}"; do
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")

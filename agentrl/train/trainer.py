@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Callable, Collection
+from contextlib import ExitStack
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,7 @@ class AgentTrainer(UtteranceTrainer):
         self._experience = Experience(self._plan, config)
         how, carry = self._plan.progress, self._plan.carries_rewards
         self._attribution = None if how is None else Attribution(how, seed=config.seed, carry=carry)
+        self._trained: list[Row] = []
         self._again: list[Row] = []
 
     def fit(self, agent_loop_manager: Any) -> None:
@@ -123,6 +125,15 @@ class AgentTrainer(UtteranceTrainer):
             super().on_step_end()
         except Exception as problem:
             self._ending = problem
+
+    def step(self, metrics: dict[str, Any], timing_raw: dict[str, float]) -> KVBatchMeta:
+        """Train a step, and tell of what: a run lost after the step's checkpoint never would."""
+        batch: KVBatchMeta = super().step(metrics, timing_raw)
+        tokens = self._doctor_columns() if self._examined() else []
+        rows = fetch_rows(batch, tokens=tokens, images=self._vision is not None)
+        self._trained = rows if self._attribution is None else self._attribution.told(rows)
+        self._tell_rows([row for row in rows if not row.replayed])
+        return batch
 
     def _step_once(
         self, metrics: dict[str, Any], timing_raw: dict[str, float], sample_batch_size: int
@@ -273,23 +284,20 @@ class AgentTrainer(UtteranceTrainer):
         global_steps: int,
         epoch: int,
     ) -> None:
-        try:
+        with ExitStack() as afterwards:  # also where verl's part fails, because the queue was lost
+            afterwards.callback(self._end)
+            afterwards.callback(self._tell_step, metrics, timing_raw)
             super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
-            self._tell_step(batch, metrics, timing_raw)
-        finally:
-            if self._ending is not None:
-                raise self._ending
 
-    def _tell_step(self, batch: KVBatchMeta, metrics: dict[str, Any], timing_raw: dict[str, float]) -> None:
-        examined, sees = self._examined(), self._vision is not None
-        rows = fetch_rows(batch, tokens=self._doctor_columns() if examined else [], images=sees)
-        if self._attribution is not None:
-            rows = self._attribution.told(rows)
-        if examined:
-            self._examine([*rows, *self._again])
+    def _end(self) -> None:
+        if self._ending is not None:
+            raise self._ending
+
+    def _tell_step(self, metrics: dict[str, Any], timing_raw: dict[str, float]) -> None:
+        if self._examined():
+            self._examine([*self._trained, *self._again])
             self._again = []
-        rows = [row for row in rows if not row.replayed]
-        self._tell_rows(rows)
+        rows = [row for row in self._trained if not row.replayed]
         told, replaced = self._experience.take_told()
         told |= self._swarm_metrics()
         elsewhere = int(told.get("swarm/taken", 0))

@@ -11,7 +11,7 @@ from rollout_support import Recorder
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
 from agentrl.doctor import examine_step
-from agentrl.events import StalenessReported
+from agentrl.events import StalenessReported, StepFinished
 from agentrl.train.async_trainer import AsyncTrainer
 from agentrl.train.batch import TOKEN_FIELDS, VERSIONS, fetch_rows
 
@@ -51,10 +51,29 @@ def test_the_bound_and_the_report_are_of_what_was_just_played(monkeypatch: pytes
     made.trainer._events = events = Recorder()
     made.trainer.replay_buffer = SimpleNamespace(take_dropped=dict)
     made.trainer.global_steps = 5
-    monkeypatch.setattr(PPOTrainer, "_compute_metrics", lambda self, *step: None)
-    made.trainer._compute_metrics(made.last, {}, {}, 5, 0)
+    monkeypatch.setattr(PPOTrainer, "step", lambda self, *step: made.last)
+    assert made.trainer.step({}, {}) is made.last
     [told] = events.of(StalenessReported)
     assert set(told.tokens) <= {"0", "1"} and sum(told.tokens.values()) == 6
+
+
+def test_a_step_is_told_although_the_queue_was_lost_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, _ = later(monkeypatch, *TRPO)
+    made.trainer._events = events = Recorder()
+    made.trainer.replay_buffer = SimpleNamespace(take_dropped=dict)
+    made.trainer.global_steps, made.trainer.total_training_steps = 5, 9
+    monkeypatch.setattr(PPOTrainer, "step", lambda self, *step: made.last)
+    made.trainer.step({}, {})
+
+    def lost(self: PPOTrainer, *step: object) -> None:
+        raise ConnectionError("the queue's machine is gone")
+
+    monkeypatch.setattr(PPOTrainer, "_compute_metrics", lost)
+    made.queue.rows.clear()
+    with pytest.raises(ConnectionError):
+        made.trainer._compute_metrics(made.last, {}, {}, 5, 0)
+    [told] = events.of(StepFinished)
+    assert told.step == 5 and told.metrics["tokens/mean"] > 0
 
 
 def test_where_staleness_is_corrected_so_is_that_of_stored_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
