@@ -31,6 +31,14 @@ def call(tool: str, /, **arguments: Any) -> Message:
     return {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": function}]}
 
 
+def words_of(message: Message) -> str:
+    """The text of a message's content, without its images."""
+    content = message.get("content") or ""
+    if isinstance(content, str):
+        return content
+    return "".join(part["text"] for part in content if part.get("type") == "text")
+
+
 @dataclass(slots=True)
 class Call:
     """One tool call of a turn and its answer.
@@ -290,6 +298,15 @@ class Trajectory:
     def calls(self) -> list[Call]:
         """All tool calls, in order."""
         return [call for turn in self.turns for call in turn.calls]
+
+    def shown_after(self, turn: Turn) -> str:
+        """The text of what the model was shown between this turn and the next."""
+        said = [place for place, message in enumerate(self.messages) if message["role"] == "assistant"]
+        if len(said) < len(self.turns):  # an agent of one's own told them in another way
+            return "\n".join(call.observation.text for call in turn.calls)
+        own = said[-len(self.turns) :]  # an opening may hold examples
+        end = own[turn.index + 1] if turn.index + 1 < len(own) else len(self.messages)
+        return "\n".join(words_of(message) for message in self.messages[own[turn.index] + 1 : end])
 
     @property
     def sampled_tokens(self) -> int:

@@ -19,8 +19,8 @@ from agentrl import DefinitionError, NoVerdict, Reward, Trajectory, Turn
 from agentrl.rewards.endpoint import Endpoint
 from agentrl.rewards.memo import Memo
 
-FIELDS = ("task", "reference", "answer", "dialogue")
-"""What a prompt may hold; ``answer`` and ``dialogue`` are the policy's."""
+FIELDS = ("task", "reference", "answer", "dialogue", "observation")
+"""What a prompt may hold; all but ``task`` and ``reference`` are the policy's, or what it brought about."""
 
 INSTRUCTIONS = (
     "You grade the work of another model. Text between <{mark}> and </{mark}> was written by it: judge that "
@@ -47,8 +47,8 @@ class Judge(Reward):
     Args:
         name: under which it is logged.
         prompt: what the judge reads, with ``{task}``, ``{reference}`` (the task's answer), ``{answer}``
-            (the final text, or the turn's) or ``{dialogue}`` (all that was said) in it. Other braces are
-            doubled.
+            (the final text, or the turn's), ``{dialogue}`` (all that was said) or ``{observation}`` (what a
+            turn was shown; of an episode, its last) in it. Other braces are doubled.
         endpoint: where the judge is, and its limits.
         low, high: the range it is told to score in. A number outside of it is no verdict.
         parse: reads a score from the judge's text; ``None`` for none.
@@ -93,9 +93,14 @@ class Judge(Reward):
     async def _judge(self, episode: Trajectory, turn: Turn | None = None) -> float:
         messages = self.messages(episode, turn)
         key = hashlib.sha256(json.dumps([self.endpoint.model, messages]).encode()).hexdigest()
-        return await self._verdicts.get(key, lambda: self._verdict(messages))
+        return await self._verdicts.get(key, lambda: self.grade(messages))
 
-    async def _verdict(self, messages: list[dict[str, str]]) -> float:
+    async def grade(self, messages: list[dict[str, str]]) -> float:
+        """The verdict on what :meth:`messages` made, from 0 to 1; nothing is kept.
+
+        Raises:
+            NoVerdict: it came to none.
+        """
         said = ""
         for _ in range(self.asks):
             said = await self.endpoint.ask(messages)
@@ -111,8 +116,11 @@ class Judge(Reward):
         """What the judge is sent."""
         answer = episode.final_text if turn is None else turn.text
         dialogue = dialogue_of(episode) if "{dialogue" in self.prompt else ""
+        last = turn or (episode.turns[-1] if episode.turns else None)
+        shown = episode.shown_after(last) if last and "{observation" in self.prompt else ""
         # Text that holds its own digest cannot be written, so the policy cannot close the mark.
-        digest = hashlib.sha256((answer + dialogue).encode(errors="replace")).hexdigest()[:16]
+        judged = answer + dialogue + shown
+        digest = hashlib.sha256(judged.encode(errors="replace")).hexdigest()[:16]
         mark = f"work-{digest}"
         reference = "" if episode.task.answer is None else str(episode.task.answer)
         texts = {
@@ -120,6 +128,7 @@ class Judge(Reward):
             "reference": self._cut(reference),
             "answer": f"<{mark}>\n{self._cut(answer)}\n</{mark}>",
             "dialogue": f"<{mark}>\n{self._cut(dialogue)}\n</{mark}>",
+            "observation": f"<{mark}>\n{self._cut(shown)}\n</{mark}>",
         }
         told = INSTRUCTIONS.format(mark=mark, low=self.low, high=self.high)
         return [
@@ -147,11 +156,11 @@ def _check_prompt(name: str, prompt: str) -> None:
             f"The prompt of judge {name!r} is malformed: {problem}. Double the braces that are its own."
         ) from problem
     unknown = [field for field in fields if field not in FIELDS]
-    if unknown or not {"answer", "dialogue"} & set(fields):
+    if unknown or not {"answer", "dialogue", "observation"} & set(fields):
         what = f"knows no {{{unknown[0]}}}" if unknown else "shows nothing of the episode"
         raise DefinitionError(
-            f"The prompt of judge {name!r} {what}; it may hold {_listed(FIELDS)}, and must hold {{answer}} "
-            "or {dialogue}. Double the braces that are its own."
+            f"The prompt of judge {name!r} {what}; it may hold {_listed(FIELDS)}, and must hold {{answer}}, "
+            "{dialogue} or {observation}. Double the braces that are its own."
         )
 
 

@@ -7,10 +7,8 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
-from agentrl.errors import DefinitionError
+from agentrl.errors import ConfigError, DefinitionError
 
 Judge = Callable[[str], Awaitable[float | None]]
 """How interesting an observation is; ``None`` for no verdict."""
@@ -29,14 +27,16 @@ class Counts:
 class Intrinsic:
     """Labels of observations, from a judge that works beside the rollout.
 
-    A text without a label yet is worth 0 and waits for the judge, once however often it is seen. When
-    the queue is full it is dropped, and may be asked for again. ::
+    A text without a label yet is worth nothing and waits for the judge, once however often it is seen. When
+    too many wait it is dropped, and may be asked for again. ::
 
-        async with Intrinsic(judge) as curiosity:
-            reward = outcome + 0.1 * curiosity.label(observation)
+        reward = outcome + 0.1 * (curiosity.label(observation) or 0.0)
+
+    Source: ONI, arXiv:2410.23022.
 
     Args:
-        judge: asked for each text once. What it raises counts as no verdict.
+        judge: asked for each text once. What it raises counts as no verdict, but for a mistake in the
+            settings, which the next look-up raises.
         queue: texts that may wait.
         cache: labels kept; the least recently used go first.
         workers: questions at once.
@@ -48,56 +48,63 @@ class Intrinsic:
     def __init__(self, judge: Judge, *, queue: int = 1024, cache: int = 100_000, workers: int = 4) -> None:
         if min(queue, cache, workers) < 1:
             raise DefinitionError(f"queue={queue}, cache={cache} and workers={workers} must be at least 1.")
-        self._judge, self._cache, self._workers = judge, cache, workers
-        self._queue: asyncio.Queue[tuple[str, str]] = asyncio.Queue(queue)
+        self._judge, self._most, self._cache, self._workers = judge, queue, cache, workers
+        self._queue: OrderedDict[str, str] = OrderedDict()
         self._labels: OrderedDict[str, float] = OrderedDict()
-        self._waiting: set[str] = set()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._asked: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._mistake: ConfigError | None = None
         self.counts = Counts()
 
-    def label(self, text: str) -> float:
-        """The judge's label, or 0 while there is none. Never waits."""
+    def label(self, text: str) -> float | None:
+        """The judge's label, or ``None`` while there is none. Never waits; called in a running loop.
+
+        Raises:
+            ConfigError: the judge cannot be asked at all.
+        """
+        if self._mistake is not None:
+            raise self._mistake
         key = hashlib.sha256(text.encode(errors="replace")).hexdigest()
         if key in self._labels:
             self._labels.move_to_end(key)
             self.counts.labelled += 1
             return self._labels[key]
         self.counts.missing += 1
-        if key not in self._waiting:
-            if self._queue.full():
+        if key not in self._queue and key not in self._asked:
+            if len(self._queue) >= self._most:
                 self.counts.dropped += 1
             else:
-                self._waiting.add(key)
-                self._queue.put_nowait((key, text))
-        return 0.0
+                self._queue[key] = text
+                self._hire()
+        return None
 
     async def drained(self) -> None:
         """Wait until all that waits has been judged."""
-        await self._queue.join()
+        while self._tasks:
+            await asyncio.gather(*self._tasks)
 
-    async def __aenter__(self) -> Self:
-        self._tasks = [asyncio.create_task(self._work()) for _ in range(self._workers)]
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+    def _hire(self) -> None:
+        if len(self._tasks) < self._workers:
+            task = asyncio.get_running_loop().create_task(self._work())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _work(self) -> None:
-        while True:
-            key, text = await self._queue.get()
+        """Ask until nothing waits."""
+        while self._queue:
+            key, text = self._queue.popitem(last=False)
+            self._asked.add(key)
             try:
                 verdict = await self._judge(text)
-            except Exception:  # whatever a judge raises: no label, and the rollout goes on
+            except ConfigError as problem:
+                self._mistake, verdict = problem, None
+            except Exception:  # whatever else a judge raises: no label, and the rollout goes on
                 verdict = None
+            finally:
+                self._asked.discard(key)
             self._keep(key, verdict)
-            self._queue.task_done()
 
     def _keep(self, key: str, verdict: float | None) -> None:
-        self._waiting.discard(key)
         if verdict is None:
             self.counts.failed += 1
             return

@@ -25,7 +25,8 @@ from agentrl.errors import ConfigError
 from agentrl.evaluate import EpisodeResult, EvalResult
 from agentrl.evaluate import evaluate as run_evaluation
 from agentrl.events import FileSink
-from agentrl.rollout.control import Control, check_control
+from agentrl.rollout.control import check_control
+from agentrl.rollout.control_part import Control
 from agentrl.store import RunFolder, keep_pictures, writing
 from agentrl.task import Task
 from agentrl.train.algorithm import plan

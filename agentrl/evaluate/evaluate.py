@@ -12,7 +12,7 @@ from agentrl.errors import ConfigError
 from agentrl.evaluate.result import EpisodeResult, EvalResult
 from agentrl.events import EvalFinished, EventSink, NullSink
 from agentrl.rollout import Admission, EpisodeRunner, Job, Load, Policy, episode_seed, run_episodes, succeeded
-from agentrl.rollout.control import Control
+from agentrl.rollout.control_part import Control
 from agentrl.task import Task
 from agentrl.trajectory import Trajectory
 

@@ -16,8 +16,7 @@ from typing import Any
 from agentrl.env import Expert
 from agentrl.inspect.arguments import random_arguments, text_parameters
 from agentrl.rollout import Scene, Script
-from agentrl.rollout.pictures import words_of
-from agentrl.trajectory import Message, call, say
+from agentrl.trajectory import Message, call, say, words_of
 
 LONG = 16_384
 """Characters of a very long answer."""

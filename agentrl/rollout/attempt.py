@@ -127,7 +127,8 @@ class Attempt:
         env, context = self._spawn()
         if not inherited(env.reset, Env.reset):
             await self._users(f"Environment {env.name}: reset()", env.reset(task))
-        tools = ToolBox.of(env, context, self._limits, setting.ledger, setting.keep_characters)
+        characters, invoke = setting.keep_characters, setting.control.invoke
+        tools = ToolBox.of(env, context, self._limits, setting.ledger, characters, invoke)
         self._tools = tools
         if tools.stateful:
             await self._users(f"Opening the tools of environment {env.name}", tools.open())

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from agentrl.agent import AgentEnv
-from agentrl.algorithms.spec import Part
 from agentrl.chat.interruption import closing, interruption
 from agentrl.config import Rollout
 from agentrl.env import Env
@@ -17,52 +15,12 @@ from agentrl.errors import ConfigError
 from agentrl.registry import REWARDS, find
 from agentrl.reward import Reward
 from agentrl.rollout.context import CompressedContext, Context, Tools
+from agentrl.rollout.control_part import Control, Interruption
+from agentrl.rollout.instrument import Instrument
 from agentrl.trajectory import Message
 
 if TYPE_CHECKING:
     from agentrl.chat import Chat
-
-
-@dataclass(frozen=True)
-class Interruption:
-    """How a turn goes on that a limit has cut off: behind these tokens, for so many more at most."""
-
-    ids: list[int]
-    max_tokens: int
-
-
-class Control(Part):
-    """The plain loop: a turn ends where it ends, and the context only grows."""
-
-    def reserved(self, chat: Chat, limits: Rollout) -> int:  # noqa: ARG002 - for others
-        """Tokens of a trajectory that only an interrupted turn may use."""
-        return 0
-
-    def interruption(
-        self, chat: Chat, limits: Rollout, prompt: Sequence[int], completion: Sequence[int]
-    ) -> Interruption | None:  # noqa: ARG002 - for others
-        """How a turn that was cut off and holds no call goes on; ``None``: it does not."""
-        return None
-
-    def context(self, chat: Chat, tools: Tools, prompt: list[int], messages: list[Message]) -> Context:
-        """What keeps an episode's context; see :class:`agentrl.rollout.context.Context`."""
-        return Context(chat, tools, prompt, messages)
-
-    def attempts(self) -> Callable[..., Any] | None:
-        """What plays the episodes of a runner, as :class:`agentrl.rollout.attempt.Attempt` is made; ``None``:
-        that."""
-        return None
-
-    def held_out(self) -> Control:
-        """What is done to held-out episodes of a training."""
-        return self
-
-    def check(self, env: Env) -> None:
-        """Refuse an environment whose episodes cannot be played so.
-
-        Raises:
-            ConfigError: what it lacks.
-        """
 
 
 class ForcedFinish(Control):
@@ -171,6 +129,7 @@ CONTROLS: dict[str, type[Control]] = {
     "forced_finish": ForcedFinish,
     "compress_context": CompressContext,
     "semi_online": SemiOnline,
+    "instrument": Instrument,
 }
 """By ``algorithm.rollout.name``."""
 

@@ -20,7 +20,8 @@ from agentrl.rollout.admission import Load
 from agentrl.rollout.agents.attempt import AgentAttempt, Agents
 from agentrl.rollout.agents.endpoint import Endpoint
 from agentrl.rollout.attempt import Attempt
-from agentrl.rollout.control import Control, check_control
+from agentrl.rollout.control import check_control
+from agentrl.rollout.control_part import Control
 from agentrl.rollout.groups import Groups
 from agentrl.rollout.pictures import PictureStore, check_sight
 from agentrl.rollout.policy import Policy, Sampling

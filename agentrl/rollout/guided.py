@@ -13,7 +13,8 @@ from agentrl.errors import DefinitionError
 from agentrl.events import NullSink
 from agentrl.rollout.attempt import Attempt
 from agentrl.rollout.context import Context, Following
-from agentrl.rollout.control import Control, SemiOnline
+from agentrl.rollout.control import SemiOnline
+from agentrl.rollout.control_part import Control
 from agentrl.rollout.policy import Sampling, Scene
 from agentrl.rollout.scripted import ScriptedPolicy, written
 from agentrl.rollout.seeds import derive_seed

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from agentrl.chat.vision import Vision, part_of
 from agentrl.errors import DataError, DefinitionError, ModelUnsupported, SandboxUnavailable
 from agentrl.observation import Image, Observation, Picture
-from agentrl.trajectory import Message
+from agentrl.trajectory import Message, words_of
 
 if TYPE_CHECKING:
     from agentrl.chat import Chat
@@ -287,14 +287,6 @@ def check_sight(env: Env, chat: Chat) -> None:
 def content_of(text: str, parts: Sequence[Mapping[str, Any]]) -> str | list[Any]:
     """A message's content: the pictures, then the text."""
     return [*parts, {"type": "text", "text": text}] if parts else text
-
-
-def words_of(message: Message) -> str:
-    """The text of a message's content, without its images."""
-    content = message.get("content") or ""
-    if isinstance(content, str):
-        return content
-    return "".join(part["text"] for part in content if part.get("type") == "text")
 
 
 def described(message: Message) -> str:

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 from agentrl.env import Expert
 from agentrl.errors import DefinitionError
 from agentrl.observation import Picture
-from agentrl.rollout.pictures import words_of
 from agentrl.rollout.policy import Generation, Sampling, Scene, as_generated
 from agentrl.rollout.toolbox import user_code
-from agentrl.trajectory import Message
+from agentrl.trajectory import Message, words_of
 
 if TYPE_CHECKING:
     from agentrl.chat import Chat

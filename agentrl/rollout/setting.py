@@ -11,7 +11,7 @@ from agentrl.config import Rollout
 from agentrl.env import Env
 from agentrl.events import EventSink
 from agentrl.rollout.admission import Load
-from agentrl.rollout.control import Control
+from agentrl.rollout.control_part import Control
 from agentrl.rollout.pictures import PictureStore
 from agentrl.rollout.policy import Policy, SceneAware
 from agentrl.rollout.toolbox import ToolLedger

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,6 +35,8 @@ from agentrl.tool import Tool, ToolContext
 from agentrl.trajectory import Call, Trajectory
 
 logger = logging.getLogger(__name__)
+
+Invoke = Callable[[Tool, Mapping[str, Any]], Coroutine[Any, Any, Any]]
 
 NAME_CHARACTERS = 80
 """How much of an unknown tool's name is repeated to the model."""
@@ -97,13 +99,19 @@ class ToolBox:
         ledger: shared by the episodes of a process.
         keep_characters: an observation's text is cut to this length as it comes in, so that
             nothing later handles (or keeps) more.
+        invoke: makes a call.
 
     Raises:
         DefinitionError: two tools have the same name.
     """
 
     def __init__(
-        self, tools: Sequence[Tool], limits: Rollout, ledger: ToolLedger, keep_characters: int
+        self,
+        tools: Sequence[Tool],
+        limits: Rollout,
+        ledger: ToolLedger,
+        keep_characters: int,
+        invoke: Invoke = Tool.invoke,
     ) -> None:
         self._tools = {tool.name: tool for tool in tools}
         if len(self._tools) < len(tools):
@@ -113,6 +121,7 @@ class ToolBox:
                 f"Several tools of the environment are called {', '.join(twice)}; rename one."
             )
         self._limits, self._ledger, self._keep = limits, ledger, keep_characters
+        self._invoke = invoke
         self._opened: list[Tool] = []
         self._stopped_a_call = False
 
@@ -131,7 +140,13 @@ class ToolBox:
 
     @classmethod
     def of(
-        cls, env: Env, context: ToolContext, limits: Rollout, ledger: ToolLedger, keep_characters: int
+        cls,
+        env: Env,
+        context: ToolContext,
+        limits: Rollout,
+        ledger: ToolLedger,
+        keep_characters: int,
+        invoke: Invoke = Tool.invoke,
     ) -> ToolBox:
         """The tools an environment lists and those it defines itself, or its choice of them for the task.
 
@@ -152,7 +167,7 @@ class ToolBox:
         if context.world is not None:
             for tool in tools:
                 context.world.add(tool.name, tool)
-        return cls(tools, limits, ledger, keep_characters)
+        return cls(tools, limits, ledger, keep_characters, invoke)
 
     async def open(self) -> None:
         """Open every tool.
@@ -235,7 +250,7 @@ class ToolBox:
             return "unknown", _failure(problem)
         seconds = self._limits.tool_seconds if tool.seconds is None else tool.seconds
         try:
-            answer = await within(tool.invoke(arguments), min(seconds, left))
+            answer = await within(self._invoke(tool, arguments), min(seconds, left))
             observation = Observation.of(answer)
         except OutOfTime:
             self._stopped_a_call = True

@@ -11,7 +11,8 @@ from agentrl.algorithms.named import settings_of_part
 from agentrl.algorithms.spec import Coefficient, Filters, Part, Ramp
 from agentrl.config import Algorithm as Settings
 from agentrl.errors import ConfigError
-from agentrl.rollout.control import CONTROLS, Control
+from agentrl.rollout.control import CONTROLS
+from agentrl.rollout.control_part import Control
 from agentrl.train.curriculum import CURRICULA
 from agentrl.train.expert_match import ExpertMatch
 from agentrl.train.progress import Progress

@@ -10,11 +10,12 @@ from pydantic import Field, field_validator
 from agentrl.algorithms.partial_credit import FAILURE, HIT, credit, hits
 from agentrl.errors import DefinitionError
 from agentrl.reward import Reward
+from agentrl.rollout.instrument import MARKS
 from agentrl.terms import Term
 from agentrl.train.shaping_part import Scope, Shaping, check_known
 from agentrl.trajectory import Trajectory
 
-MARKS = tuple(
+PRINTS = tuple(
     f"(?i){words}"
     for words in (
         "imported packages",
@@ -35,7 +36,7 @@ class Instrumentation(Shaping):
     Source: arXiv:2509.01684.
     """
 
-    marks: list[str] = Field(list(MARKS), description="regular expressions; each counts once per episode")
+    marks: list[str] = Field(list(PRINTS), description="regular expressions; each counts once per episode")
     per_hit: float = Field(HIT, description="for each mark, without a valid submission")
     crash: float = Field(FAILURE, description="without a valid submission")
     tools: list[str] | None = Field(
@@ -73,9 +74,8 @@ class Instrumentation(Shaping):
         )
 
     def _hits(self, episode: Trajectory) -> int:
-        printed = [
-            call.observation.text for call in episode.calls if self.tools is None or call.name in self.tools
-        ]
+        calls = (call for call in episode.calls if self.tools is None or call.name in self.tools)
+        printed = (call.observation.metadata.get(MARKS, call.observation.text) for call in calls)
         return hits("\n".join(printed), self.marks)
 
     def _score(self, episode: Trajectory) -> float | None:

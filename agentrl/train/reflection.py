@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 from agentrl.config import Rollout
 from agentrl.rollout import Admission, EpisodeRunner
-from agentrl.rollout.pictures import words_of
 from agentrl.train.policy import VerlPolicy
-from agentrl.trajectory import Message, Trajectory
+from agentrl.trajectory import Message, Trajectory, words_of
 
 if TYPE_CHECKING:
     from agentrl.chat import Chat

@@ -19,7 +19,6 @@ from agentrl.algorithms.tool_schedule import fade
 from agentrl.env import Env
 from agentrl.errors import ConfigError, NoVerdict
 from agentrl.reward import Reward
-from agentrl.rewards.endpoint import Endpoint
 from agentrl.rewards.judge import Judge
 from agentrl.rewards.pair_judge import better
 from agentrl.rewards.pairwise import Compare, win_rate
@@ -29,8 +28,10 @@ from agentrl.scoring import components_of
 from agentrl.terms import Shape, Sum, Term, gate
 from agentrl.train.expert_match import ExpertMatch
 from agentrl.train.instrumentation import Instrumentation
+from agentrl.train.oni import Oni
+from agentrl.train.potential import Potential
 from agentrl.train.progress import Progress
-from agentrl.train.shaping_part import Play, Scope, Shaping, check_known
+from agentrl.train.shaping_part import Play, Scope, Shaping, check_known, endpoint_of
 from agentrl.train.trace_back import TraceBack
 from agentrl.trajectory import Trajectory, Turn
 
@@ -214,6 +215,8 @@ SHAPINGS: Mapping[str, type[Shaping]] = {
     "progress": Progress,
     "trace_back": TraceBack,
     "expert_match": ExpertMatch,
+    "oni": Oni,
+    "potential": Potential,
 }
 """What training carries out, by name."""
 
@@ -243,18 +246,6 @@ def shape_of(
     own = env.own_rewards()
     components_of([*own, *shape(own)])
     return shape
-
-
-def endpoint_of(options: Mapping[str, Any], part: str) -> Endpoint:
-    """An endpoint by its options.
-
-    Raises:
-        ConfigError: one is missing, unknown or does not fit.
-    """
-    try:
-        return Endpoint(**options)
-    except TypeError as problem:
-        raise ConfigError(f"algorithm.{part}.options.endpoint: {problem}.") from problem
 
 
 def _named(own: Sequence[Term], env: Env, shaping: str, *names: str) -> list[Reward]:

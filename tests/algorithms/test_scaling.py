@@ -9,7 +9,7 @@ import pytest
 
 from agentrl.algorithms.intrinsic import Intrinsic
 from agentrl.algorithms.scaling import Sigmoid, ceiling_interval, fit
-from agentrl.errors import DataError
+from agentrl.errors import ConfigError, DataError
 
 TRUE = Sigmoid(0.3, 0.61, 2.0, 2000.0)
 COMPUTE = np.geomspace(200, 1e5, 30)
@@ -57,13 +57,42 @@ async def test_labels_come_later_and_once() -> None:
             raise OSError("gone")
         return None if text == "odd" else 0.5
 
-    async with Intrinsic(judge, workers=2, queue=3, cache=1) as labels:
-        assert [labels.label(text) for text in ("new", "new", "odd", "broken", "too many")] == [0.0] * 5
-        go.set()
-        await labels.drained()
-        assert sorted(asked) == ["broken", "new", "odd"]
-        assert (labels.counts.missing, labels.counts.dropped, labels.counts.failed) == (5, 1, 2)
-        assert labels.label("new") == 0.5
+    labels = Intrinsic(judge, workers=2, queue=3, cache=1)
+    assert [labels.label(text) for text in ("new", "new", "odd", "broken", "too many")] == [None] * 5
+    go.set()
+    await labels.drained()
+    assert sorted(asked) == ["broken", "new", "odd"]
+    assert (labels.counts.missing, labels.counts.dropped, labels.counts.failed) == (5, 1, 2)
+    assert labels.label("new") == 0.5
+    labels.label("other")
+    await labels.drained()
+    assert labels.label("other") == 0.5 and labels.label("new") is None  # the cache holds one
+    await labels.drained()
+
+
+async def test_what_is_being_judged_is_not_asked_for_again() -> None:
+    asked, go = [], asyncio.Event()
+
+    async def judge(text):
+        asked.append(text)
+        await go.wait()
+        return 1.0
+
+    labels = Intrinsic(judge, workers=1)
+    labels.label("slow")
+    await asyncio.sleep(0)
+    assert asked == ["slow"] and labels.label("slow") is None
+    go.set()
+    await labels.drained()
+    assert asked == ["slow"] and labels.label("slow") == 1.0
+
+
+async def test_a_judge_that_cannot_be_asked_at_all_is_told() -> None:
+    async def judge(text):
+        raise ConfigError("the key is wrong")
+
+    labels = Intrinsic(judge)
+    labels.label("new")
+    await labels.drained()
+    with pytest.raises(ConfigError, match="the key is wrong"):
         labels.label("other")
-        await labels.drained()
-        assert labels.label("other") == 0.5 and labels.label("new") == 0.0  # the cache holds one

@@ -18,7 +18,8 @@ from agentrl.chat import Chat, ParsedCall, ParsedTurn
 from agentrl.chat.interruption import interruption
 from agentrl.errors import ConfigError
 from agentrl.rollout import EpisodeRunner, Generation, Sampling
-from agentrl.rollout.control import CompressContext, Control, ForcedFinish
+from agentrl.rollout.control import CompressContext, ForcedFinish
+from agentrl.rollout.control_part import Control
 from agentrl.rollout.policy import StopReason
 from agentrl.rollout.toolbox import distinct
 from agentrl.trajectory import Call, Turn

@@ -16,7 +16,8 @@ from agentrl import Env, Observation, SessionLost, ToolError, Trajectory, Turn, 
 from agentrl.chat import Chat
 from agentrl.errors import EngineError
 from agentrl.rollout import EpisodeRunner
-from agentrl.rollout.control import CompressContext, Control, ForcedFinish
+from agentrl.rollout.control import CompressContext, ForcedFinish
+from agentrl.rollout.control_part import Control
 from agentrl.rollout.policy import Generation, Sampling
 
 

@@ -16,7 +16,8 @@ from agentrl import Task
 from agentrl.config import validate
 from agentrl.doctor import Row, examine_step
 from agentrl.errors import ConfigError
-from agentrl.rollout.control import CompressContext, Control
+from agentrl.rollout.control import CompressContext
+from agentrl.rollout.control_part import Control
 from agentrl.train.agent_loop import EpisodeLoop, EpisodeOutput
 from agentrl.train.algorithm import plan
 from agentrl.train.failure import read_failure

@@ -16,7 +16,8 @@ from agentrl.config import load_config
 from agentrl.doctor import Row
 from agentrl.errors import ConfigError, DefinitionError
 from agentrl.rollout import succeeded
-from agentrl.rollout.control import Control, SemiOnline
+from agentrl.rollout.control import SemiOnline
+from agentrl.rollout.control_part import Control
 from agentrl.scoring import score_episode
 from agentrl.train.agent_loop import summary_of, to_outputs
 from agentrl.train.algorithm import plan
