@@ -97,7 +97,10 @@ class Node:
             f"--temp-dir={self._folder}", "--num-gpus=1", "--num-cpus=8", "--object-store-memory=200000000",
             f"--dashboard-agent-listen-port={free_port()}", "--disable-usage-stats",
         ]  # fmt: skip
-        given = {**os.environ, **IMPATIENT, MARK: self._mark, "VLLM_HOST_IP": own}
+        given = {
+            **os.environ, **IMPATIENT, MARK: self._mark, "VLLM_HOST_IP": own,
+            "TMPDIR": str(self._folder),  # engines leave locks and sockets there when they are killed
+        }  # fmt: skip
         given.pop("PYTHONDONTWRITEBYTECODE", None)  # or each of its processes would compile everything anew
         done = subprocess.run(
             command, env=given,
