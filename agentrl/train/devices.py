@@ -1,8 +1,9 @@
-"""Waiting until a cluster has what a run asks for: verl would fail at once, or wait for ever."""
+"""Waiting until a cluster has what a run asks for: verl would fail, wait for ever, or join another run."""
 
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
@@ -14,11 +15,17 @@ from agentrl.events import FileSink, StageStarted
 TOLD_SECONDS = 5.0
 """After so long the run says that it waits."""
 
+QUEUE_SECONDS = 0.5
+"""Between two looks for another run's."""
+
 FREED_SECONDS = 30.0
 """For Ray to count what was only reserved as free again."""
 
 TRAINER_CPUS, ENGINE_CPUS = 3, 2
 """What verl asks for beside each GPU of a trainer and of an engine that is apart from it."""
+
+QUEUE = {"name": "TransferQueueController", "namespace": "transfer_queue"}
+"""Of TransferQueue's controller in every run: a second one on the cluster would take it for its own."""
 
 Bundle = dict[str, float]
 
@@ -62,6 +69,50 @@ def await_devices(config: TrainConfig, events: FileSink) -> None:
         for part in reserved:
             remove_placement_group(part)
     _freed(parts)
+
+
+def await_queue(config: TrainConfig, events: FileSink) -> None:
+    """Wait until no other run is on the cluster; a killed one's queue may be there for a moment.
+
+    Raises:
+        InfrastructureError: there was one for ``hardware.cluster_seconds``.
+    """
+    seconds, began, told = config.hardware.cluster_seconds, time.monotonic(), False
+    while _queue() is not None:
+        waited = time.monotonic() - began
+        if waited >= seconds:
+            raise InfrastructureError(
+                f"For {seconds:g} s (hardware.cluster_seconds) another run was on the Ray cluster "
+                f"{config.cluster}, which can hold one at a time: TransferQueue has one name in all of them. "
+                "Wait for its end, or start a cluster for this one."
+            )
+        if waited >= TOLD_SECONDS and not told:
+            events.emit(StageStarted("waiting for machines", "another run is on the cluster"))
+            told = True
+        time.sleep(QUEUE_SECONDS)
+
+
+def check_queue(config: TrainConfig) -> None:
+    """Refuse to go on with the queue of a run that began at the same time.
+
+    Raises:
+        InfrastructureError: it is not this run's.
+    """
+    job = ray.JobID(bytes.fromhex(ray.get_runtime_context().get_job_id()))
+    found = _queue()
+    if found is None or found._actor_id.hex() not in ray._private.state.actors(job_id=job):
+        raise InfrastructureError(
+            f"Another run began on the Ray cluster {config.cluster} at the same time, and it can hold one "
+            "run: TransferQueue has one name in all of them. Start this one again when the other has ended."
+        )
+
+
+def _queue() -> Any:
+    """The cluster's TransferQueue, or ``None``."""
+    try:
+        return ray.get_actor(**QUEUE)
+    except ValueError:
+        return None
 
 
 def _placed(reserved: list[PlacementGroup], seconds: float) -> bool:

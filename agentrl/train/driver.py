@@ -83,8 +83,9 @@ def _train(folder: Path, runtime: Runtime) -> None:
         ray.init(**settings)
         opened.callback(ray.shutdown)
         if runtime.config.cluster:
-            from agentrl.train.devices import await_devices
+            from agentrl.train.devices import await_devices, await_queue
 
+            await_queue(runtime.config, runtime.events)
             await_devices(runtime.config, runtime.events)
         ray.remote(num_cpus=0)(_nothing).remote()  # the first worker has the zygote import the rest
         runtime.events.emit(StageStarted("loading verl"))
@@ -99,6 +100,10 @@ def _train(folder: Path, runtime: Runtime) -> None:
         OmegaConf.resolve(composed)
         composed.transfer_queue.enable = True
         transfer_queue.init(composed.transfer_queue)
+        if runtime.config.cluster:
+            from agentrl.train.devices import check_queue
+
+            check_queue(runtime.config)
         opened.callback(transfer_queue.close)
         runtime.events.emit(StageStarted("starting engine", "policy, inference engine and rollout workers"))
         if runtime.config.cluster:  # rollout workers may be on other machines

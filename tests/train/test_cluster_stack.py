@@ -22,7 +22,7 @@ from stack_support import (
     processes,
 )
 
-from agentrl.events import CheckpointSaved, Event, StageStarted, StepFinished, Warned
+from agentrl.events import CheckpointSaved, Event, EventReader, StageStarted, StepFinished, Warned
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(1500)]
 
@@ -43,6 +43,52 @@ from agentrl.train.devices import await_devices
 ray.init(address=sys.argv[1], logging_level="ERROR", log_to_driver=False)
 config = load_config("x", ["mode=async", "hardware.cluster_seconds=8"])
 await_devices(config, FileSink(Path(sys.argv[2]), "driver"))
+"""
+
+# Be a run on a cluster until somebody ends it.
+ANOTHER = """
+import sys, time
+
+import ray
+
+from agentrl.train.devices import QUEUE
+
+ray.init(address=sys.argv[1], logging_level="ERROR", log_to_driver=False)
+queue = ray.remote(type("Controller", (), {"up": lambda self: True})).options(num_cpus=0, **QUEUE).remote()
+print(ray.get(queue.up.remote()), flush=True)
+time.sleep(600)
+"""
+
+# Meet it: when it was there before, when it began at the same time, and when it is gone.
+MEET = """
+import os, signal, sys
+from pathlib import Path
+
+import ray
+
+from agentrl.config import load_config
+from agentrl.errors import InfrastructureError
+from agentrl.events import FileSink
+from agentrl.train.devices import QUEUE, await_queue, check_queue
+
+address, other, events = sys.argv[1], int(sys.argv[2]), FileSink(Path(sys.argv[3]), "driver")
+ray.init(address=address, logging_level="ERROR", log_to_driver=False)
+words = ["mode=async", f"cluster={address}"]
+for seconds in (1, 7):
+    try:
+        await_queue(load_config("x", [*words, f"hardware.cluster_seconds={seconds}"]), events)
+    except InfrastructureError as problem:
+        print("before:", problem)
+try:
+    check_queue(load_config("x", words))
+except InfrastructureError as problem:
+    print("at the same time:", problem)
+os.kill(other, signal.SIGKILL)
+await_queue(load_config("x", [*words, "hardware.cluster_seconds=60"]), events)
+queue = ray.remote(type("Controller", (), {"up": lambda self: True})).options(num_cpus=0, **QUEUE).remote()
+ray.get(queue.up.remote())
+check_queue(load_config("x", words))
+print("alone")
 """
 
 
@@ -98,3 +144,22 @@ def test_a_run_goes_on_when_a_machine_is_lost_and_another_one_joins(cluster: Clu
     assert_trained_as_promised(played, STEPS, BOUND, groups=4)
     assert played.of(CheckpointSaved)[-1].step == STEPS
     assert processes(folder) == [], situation
+
+
+def test_a_cluster_holds_one_run_at_a_time(cluster: Cluster, tmp_path: Path) -> None:
+    address = cluster.head.address
+    words = [sys.executable, "-c", ANOTHER, address]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout is not None and other.stdout.readline() == "True\n"
+            words = [sys.executable, "-c", MEET, address, str(other.pid), str(tmp_path / "events")]
+            met = subprocess.run(words, capture_output=True, text=True, timeout=SECONDS)
+        finally:
+            other.kill()
+    said = met.stdout.splitlines()
+    assert met.returncode == 0 and len(said) == 4, met.stdout + met.stderr
+    assert "For 1 s (hardware.cluster_seconds) another run was on the Ray cluster" in said[0]
+    assert "For 7 s" in said[1] and said[2].startswith("at the same time: Another run began")
+    assert said[3] == "alone"
+    told = [event for event in EventReader(tmp_path / "events").poll() if isinstance(event, StageStarted)]
+    assert [event.detail for event in told] == ["another run is on the cluster"]
