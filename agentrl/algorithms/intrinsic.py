@@ -51,7 +51,7 @@ class Intrinsic:
         self._judge, self._most, self._cache, self._workers = judge, queue, cache, workers
         self._queue: OrderedDict[str, str] = OrderedDict()
         self._labels: OrderedDict[str, float] = OrderedDict()
-        self._asked: set[str] = set()
+        self._open: dict[str, asyncio.Event] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._mistake: ConfigError | None = None
         self.counts = Counts()
@@ -64,19 +64,36 @@ class Intrinsic:
         """
         if self._mistake is not None:
             raise self._mistake
-        key = hashlib.sha256(text.encode(errors="replace")).hexdigest()
+        key = _key(text)
         if key in self._labels:
             self._labels.move_to_end(key)
             self.counts.labelled += 1
             return self._labels[key]
         self.counts.missing += 1
-        if key not in self._queue and key not in self._asked:
+        if key not in self._open:
             if len(self._queue) >= self._most:
                 self.counts.dropped += 1
             else:
-                self._queue[key] = text
+                self._queue[key], self._open[key] = text, asyncio.Event()
                 self._hire()
         return None
+
+    async def label_within(self, text: str, seconds: float) -> float | None:
+        """The same, for which a caller who can afford it waits.
+
+        Raises:
+            ConfigError: the judge cannot be asked at all.
+        """
+        found = self.label(text)
+        asked = self._open.get(_key(text))
+        if found is not None or asked is None or not seconds:
+            return found
+        try:
+            async with asyncio.timeout(seconds):
+                await asked.wait()
+        except TimeoutError:
+            return None
+        return self._labels.get(_key(text))
 
     async def drained(self) -> None:
         """Wait until all that waits has been judged."""
@@ -93,16 +110,14 @@ class Intrinsic:
         """Ask until nothing waits."""
         while self._queue:
             key, text = self._queue.popitem(last=False)
-            self._asked.add(key)
             try:
                 verdict = await self._judge(text)
             except ConfigError as problem:
                 self._mistake, verdict = problem, None
             except Exception:  # whatever else a judge raises: no label, and the rollout goes on
                 verdict = None
-            finally:
-                self._asked.discard(key)
             self._keep(key, verdict)
+            self._open.pop(key).set()
 
     def _keep(self, key: str, verdict: float | None) -> None:
         if verdict is None:
@@ -111,3 +126,7 @@ class Intrinsic:
         self._labels[key] = float(verdict)
         if len(self._labels) > self._cache:
             self._labels.popitem(last=False)
+
+
+def _key(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()

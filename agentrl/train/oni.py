@@ -38,6 +38,7 @@ class Oni(Shaping):
         description="of the judge, as agentrl.rewards.endpoint.Endpoint takes it"
     )
     words: str = Field(WORDS, description="what the judge reads; {task} and {observation} are filled in")
+    patience: float = Field(0.0, ge=0, description="seconds that a turn's score waits for its grade")
     queue: int = Field(1024, ge=1, description="observations that may wait for their grade")
     cache: int = Field(100_000, ge=1, description="grades kept, the least recently used thrown away first")
     workers: int = Field(4, ge=1, description="questions at once")
@@ -66,9 +67,17 @@ class Oni(Shaping):
         return [*own, graded]
 
     async def _grade(self, episode: Trajectory, turn: Turn) -> float:
-        if not episode.shown_after(turn):
+        if turn.index == 0:  # all of them are asked for at once
+            for text in filter(None, (self._asked(episode, each) for each in episode.turns)):
+                self._labels.label(text)
+        text = self._asked(episode, turn)
+        if text is None:
             return 0.0
-        found = self._labels.label(json.dumps(self._judge.messages(episode, turn)))
+        found = await self._labels.label_within(text, self.patience)
         if found is None:
             raise NoVerdict("what a turn was shown had no grade yet")
         return found
+
+    def _asked(self, episode: Trajectory, turn: Turn) -> str | None:
+        """What the judge is sent of a turn; ``None`` where it was shown nothing."""
+        return json.dumps(self._judge.messages(episode, turn)) if episode.shown_after(turn) else None

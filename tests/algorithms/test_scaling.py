@@ -96,3 +96,19 @@ async def test_a_judge_that_cannot_be_asked_at_all_is_told() -> None:
     await labels.drained()
     with pytest.raises(ConfigError, match="the key is wrong"):
         labels.label("other")
+
+
+async def test_who_can_wait_gets_the_label_if_it_comes_in_time() -> None:
+    go = asyncio.Event()
+
+    async def judge(text):
+        await go.wait()
+        return 0.5
+
+    labels = Intrinsic(judge, workers=1, queue=1)
+    assert await labels.label_within("new", 0.0) is None
+    assert await labels.label_within("new", 0.01) is None
+    asked = [asyncio.create_task(labels.label_within(text, 30)) for text in ("new", "other", "dropped")]
+    await asyncio.sleep(0)
+    go.set()
+    assert await asyncio.gather(*asked) == [0.5, 0.5, None]

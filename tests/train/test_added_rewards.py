@@ -105,6 +105,21 @@ async def test_onis_grades_come_beside_the_rollout_and_count_from_then_on() -> N
         assert "Task:\n?" in prompt and "a door\n</work-" in prompt
 
 
+async def test_a_score_may_wait_a_little_for_its_grades() -> None:
+    async with serving("SCORE: 10") as endpoint:
+        where = f"{{url: '{endpoint.url}', model: m, retries: 0}}"
+        words = [f"algorithm.shaping={{name: oni, options: {{endpoint: {where}, patience: 30}}}}"]
+        shape, own = (
+            shape_of(plan(load_config("env", words).algorithm).shaping, Shop(), 10),
+            Shop().own_rewards(),
+        )
+        assert shape is not None
+        one = shown("a door", "a wall", "a door")
+        await score_episode(one, own, shape(own))
+        assert one.turn_reward == {i: pytest.approx(0.1) for i in range(3)} and not one.missing
+        assert len(endpoint.requests) == 2
+
+
 async def test_a_judge_that_is_refused_stops_the_run_and_one_that_fails_does_not() -> None:
     for answer, refused in (((401, {}, b"no"), True), ((500, {}, b""), False), ("I cannot say.", False)):
         async with serving(answer) as endpoint:
