@@ -70,10 +70,10 @@ class Oni(Shaping):
         if turn.index == 0:  # all of them are asked for at once
             for text in filter(None, (self._asked(episode, each) for each in episode.turns)):
                 self._labels.label(text)
-        text = self._asked(episode, turn)
-        if text is None:
+        asked = self._asked(episode, turn)
+        if asked is None:
             return 0.0
-        found = await self._labels.label_within(text, self.patience)
+        found = await self._labels.label_within(asked, self.patience)
         if found is None:
             raise NoVerdict("what a turn was shown had no grade yet")
         return found
