@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,6 +91,18 @@ class Endpoint:
             raise ConfigError(
                 f"{where} answers with {problem}. Check url=, model= and the key in the variable {self.key}."
             ) from problem
+
+
+def endpoint_of(options: Mapping[str, Any], part: str) -> Endpoint:
+    """An endpoint by its options.
+
+    Raises:
+        ConfigError: one is missing, unknown or does not fit.
+    """
+    try:
+        return Endpoint(**options)
+    except TypeError as problem:
+        raise ConfigError(f"algorithm.{part}.options.endpoint: {problem}.") from problem
 
 
 def _content(raw: bytes) -> str:

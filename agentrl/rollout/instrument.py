@@ -13,9 +13,9 @@ from typing import Any
 from pydantic import Field
 
 from agentrl.algorithms.partial_credit import MARK, instrumented
-from agentrl.errors import ConfigError, NoVerdict
+from agentrl.errors import NoVerdict
 from agentrl.observation import Observation
-from agentrl.rewards.endpoint import Endpoint
+from agentrl.rewards.endpoint import Endpoint, endpoint_of
 from agentrl.rollout.control_part import Control
 from agentrl.tool import Tool
 
@@ -63,10 +63,7 @@ class Instrument(Control):
 
     @cached_property
     def _model(self) -> Endpoint:
-        try:
-            return Endpoint(**{"max_tokens": 2048, "retries": 0, **self.endpoint})
-        except TypeError as problem:
-            raise ConfigError(f"algorithm.rollout.options.endpoint: {problem}.") from problem
+        return endpoint_of({"max_tokens": 2048, "retries": 0, **self.endpoint}, "rollout")
 
     def model_post_init(self, _context: Any) -> None:
         """Make the endpoint now, so that what does not fit is told before anything starts."""

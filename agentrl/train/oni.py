@@ -12,9 +12,10 @@ from pydantic import Field
 from agentrl.algorithms.intrinsic import Intrinsic
 from agentrl.errors import NoVerdict
 from agentrl.reward import Reward
+from agentrl.rewards.endpoint import endpoint_of
 from agentrl.rewards.judge import Judge
 from agentrl.terms import Term
-from agentrl.train.shaping_part import Scope, Shaping, endpoint_of
+from agentrl.train.shaping_part import Scope, Shaping
 from agentrl.trajectory import Trajectory, Turn
 
 WORDS = (

@@ -19,6 +19,7 @@ from agentrl.algorithms.tool_schedule import fade
 from agentrl.env import Env
 from agentrl.errors import ConfigError, NoVerdict
 from agentrl.reward import Reward
+from agentrl.rewards.endpoint import endpoint_of
 from agentrl.rewards.judge import Judge
 from agentrl.rewards.pair_judge import better
 from agentrl.rewards.pairwise import Compare, win_rate
@@ -31,7 +32,7 @@ from agentrl.train.instrumentation import Instrumentation
 from agentrl.train.oni import Oni
 from agentrl.train.potential import Potential
 from agentrl.train.progress import Progress
-from agentrl.train.shaping_part import Play, Scope, Shaping, check_known, endpoint_of
+from agentrl.train.shaping_part import Play, Scope, Shaping, check_known
 from agentrl.train.trace_back import TraceBack
 from agentrl.trajectory import Trajectory, Turn
 

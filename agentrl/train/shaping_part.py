@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from agentrl.algorithms.spec import Part
 from agentrl.config import Rollout
 from agentrl.env import Env
 from agentrl.errors import ConfigError
 from agentrl.registry import nearest
-from agentrl.rewards.endpoint import Endpoint
 from agentrl.scoring import components_of
 from agentrl.terms import Term
 from agentrl.trajectory import Trajectory
@@ -67,15 +65,3 @@ def check_known(names: Sequence[str], own: Sequence[Term], env: Env) -> None:
                 f"algorithm.shaping.options: environment {env.name} has no reward {name!r}. "
                 f"{nearest(name, known)}"
             )
-
-
-def endpoint_of(options: Mapping[str, Any], part: str) -> Endpoint:
-    """An endpoint by its options.
-
-    Raises:
-        ConfigError: one is missing, unknown or does not fit.
-    """
-    try:
-        return Endpoint(**options)
-    except TypeError as problem:
-        raise ConfigError(f"algorithm.{part}.options.endpoint: {problem}.") from problem
