@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from agentrl.agent import AgentEnv
+from agentrl.algorithms.spec import Coefficient
 from agentrl.chat.interruption import closing, interruption
 from agentrl.config import Rollout
 from agentrl.env import Env
@@ -125,11 +126,35 @@ class SemiOnline(Control):
             )
 
 
+class StoredStarts(Control):
+    """Some groups begin inside a stored success of their task, the same place for all their episodes.
+
+    What the success did up to there is done again, and stands in the context unsampled.
+
+    Source: Snapshot RL (S3RL): starts from states inside successful trajectories, whose share falls to 0.
+    """
+
+    share: Coefficient | None = Field(
+        None, description="of groups whose task has a stored success; default: from 0.5 to 0 over the steps"
+    )
+
+    def attempts(self) -> Callable[..., Any]:
+        """Episodes that may begin behind turns of another one."""
+        from agentrl.rollout.started import StartedAttempt  # which needs the loop itself
+
+        return StartedAttempt
+
+    def held_out(self) -> Control:
+        """Nothing: those begin where their task does."""
+        return Control()
+
+
 CONTROLS: dict[str, type[Control]] = {
     "forced_finish": ForcedFinish,
     "compress_context": CompressContext,
     "semi_online": SemiOnline,
     "instrument": Instrument,
+    "stored_starts": StoredStarts,
 }
 """By ``algorithm.rollout.name``."""
 

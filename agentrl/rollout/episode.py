@@ -31,7 +31,7 @@ from agentrl.rollout.waiting import OutOfTime, within
 from agentrl.scoring import components_of, grouped, score_group
 from agentrl.task import Task
 from agentrl.terms import Shape
-from agentrl.trajectory import Trajectory
+from agentrl.trajectory import Message, Trajectory
 
 if TYPE_CHECKING:
     from agentrl.chat import Chat
@@ -113,6 +113,7 @@ class EpisodeRunner:
         progress: float = 1.0,
         max_turns: int | None = None,
         opening: Opening | None = None,
+        start: Sequence[Message] = (),
     ) -> Trajectory:
         """Play one episode to its end.
 
@@ -132,6 +133,7 @@ class EpisodeRunner:
             progress: the share of the training's steps that are done, for :func:`agentrl.schedule`.
             max_turns: a tighter limit than ``rollout.max_turns``, for this episode alone.
             opening: makes another opening of the environment's. An agent's own dialogues have none.
+            start: what is said and done first, unsampled, with ``algorithm.rollout.name=stored_starts``.
 
         Raises:
             UsageError: the run has to stop: a tool, the environment, a reward or a setting is at fault.
@@ -149,6 +151,8 @@ class EpisodeRunner:
             setting = dataclasses.replace(setting, limits=limits)
         if opening is not None:
             setting = dataclasses.replace(setting, opening=opening)
+        if start:
+            setting = dataclasses.replace(setting, start=start)
         while True:
             number += 1
             trajectory = Trajectory(task, episode_id, group, attempts=number, progress=progress)

@@ -45,6 +45,7 @@ class Setting:
     shape: Shape | None = None
     load: Load = field(default_factory=Load)
     opening: Opening | None = None
+    start: Sequence[Message] = ()
     ledger: ToolLedger = field(default_factory=ToolLedger)
     blocking: BlockingCalls = field(default_factory=BlockingCalls)
 

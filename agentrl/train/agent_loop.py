@@ -20,7 +20,9 @@ from agentrl.doctor.rows import fingerprint
 from agentrl.errors import UsageError
 from agentrl.events import NullSink
 from agentrl.rollout import Admission, EpisodeRunner, Load, derive_seed, succeeded
+from agentrl.rollout.control import StoredStarts
 from agentrl.rollout.retold import RetoldPolicy
+from agentrl.rollout.started import STARTED, said_in
 from agentrl.store import keep_pictures
 from agentrl.task import Task
 from agentrl.train.algorithm import plan
@@ -32,6 +34,7 @@ from agentrl.train.replay import SwarmReplay
 from agentrl.train.runtime import load_runtime
 from agentrl.train.shaping import shape_of
 from agentrl.train.staleness import Examined, StalenessRule
+from agentrl.train.starts import START
 from agentrl.train.swarm import SAID, SOURCE
 from agentrl.trajectory import Sample, Trajectory
 
@@ -78,6 +81,7 @@ class _Rollout:
     carries_rewards: bool
     vision: Vision | None = None
     replays: bool = False
+    shares_said: bool = False
     retold: EpisodeRunner | None = None
     retelling: RetoldPolicy | None = None
     first_step: int | None = None
@@ -164,6 +168,7 @@ def _rollout(folder: str, client: _Box, tokenizer: _Box, processor: _Box) -> _Ro
         carried_out.carries_rewards,
         vision,
         replays=carried_out.replay is not None,
+        shares_said=retelling is not None or isinstance(control, StoredStarts),
         retold=retold,
         retelling=retelling,
     )
@@ -226,6 +231,7 @@ class EpisodeLoop(AgentLoopBase):
                 seed=rollout.seed(task, step, number),
                 temperature=sampling_params["temperature"],
                 max_turns=row.get(TURNS),
+                start=json.loads(row.get(START) or "[]"),
                 slot=rollout.admission.place(),
             )
         except UsageError as problem:
@@ -238,8 +244,10 @@ class EpisodeLoop(AgentLoopBase):
         summary = {**summary_of(trajectory), **_usage(trajectory, ledger), "success": solved, "asked": size}
         if told:
             summary["replayed"] = {"step": step, "member": True, "source": row[SOURCE]}
-        elif rollout.retold is not None and info["split"] == "train":
-            summary["said"] = [one for one in trajectory.messages if one["role"] == "assistant"]
+        elif rollout.shares_said and info["split"] == "train":
+            summary["said"] = said_in(trajectory)
+        if STARTED in trajectory.metadata:
+            summary["started"] = trajectory.metadata[STARTED]
         if wanted:
             keep_pictures(rollout.folder, trajectory.pictures.values())
         return to_outputs(

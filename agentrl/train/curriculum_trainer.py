@@ -64,8 +64,9 @@ class CurriculumTrainer(PPOTrainer):
         """Take in how the batch's episodes ended; void ones have no rows, replayed ones counted."""
         if self._draws is None:
             return
-        rows = fetch_rows(batch, tokens=[])
-        episodes = {row.session: row.episode for row in rows if not row.replayed}
+        rows = (row for row in fetch_rows(batch, tokens=[]) if not row.replayed)
+        # How often a task is solved is told by episodes that began where it does.
+        episodes = {row.session: row.episode for row in rows if not row.episode.get("started")}
         self._draws.add((episode["task"], episode["success"]) for episode in episodes.values())
 
     def _draw_metrics(self) -> dict[str, float]:

@@ -20,6 +20,7 @@ from agentrl.config import TrainConfig
 from agentrl.train.algorithm import Plan
 from agentrl.train.history import TaskHistory
 from agentrl.train.replay import Decision, SpearBuffer, SpearReplay, TaskReplay, TaskStore, decide
+from agentrl.train.starts import START, Starts
 from agentrl.train.stored import (
     Session,
     Stored,
@@ -81,6 +82,7 @@ class Experience:
         self._spear = SpearBuffer(replay) if isinstance(replay, SpearReplay) else None
         adapts = groups.adaptive_size or groups.adaptive_length
         self._history = TaskHistory() if adapts else None
+        self._starts = Starts.of(plan.control, steps=config.steps, seed=config.seed)
         self._old: dict[str, torch.Tensor] = {}
         self._played: list[Session] = []
         self._counts: Counter[str] = Counter()
@@ -89,13 +91,20 @@ class Experience:
 
     @property
     def _idle(self) -> bool:
-        return self._store is None and self._spear is None and self._history is None
+        parts = (self._store, self._spear, self._history, self._starts)
+        return all(part is None for part in parts)
 
-    def ask(self, prompts: TensorDict) -> TensorDict:
-        """Say how many episodes each of the next tasks gets, and how many turns they may take."""
-        if self._history is None:
+    def ask(self, prompts: TensorDict, step: int) -> TensorDict:
+        """Say how many episodes each of the next tasks gets, how many turns they may take, and what is done
+        first in them."""
+        if self._history is None and self._starts is None:
             return prompts
         tasks = [task_of(getattr(info, "data", info)) for info in prompts["extra_info"]]
+        if self._starts is not None:
+            drawn = [self._starts.draw(task, place, step - 1) for place, task in enumerate(tasks)]
+            prompts[START] = NonTensorStack(*drawn)
+        if self._history is None:
+            return prompts
         if self._groups.adaptive_size:
             sizes = [self._history.size(task, self._most) for task in tasks]
             for name in (PLAYED, ASKED):
@@ -116,8 +125,13 @@ class Experience:
         own = self._played = sessions(batch)
         self._counts["groups"] += len({session.group for session in own})
         self._counts["asked"] += sum({one.group: self._asked(one) for one in own}.values())
-        if self._history is not None:
+        if self._starts is not None:
             for session in own:
+                self._starts.see(session.summary)
+                if _succeeded(session):
+                    self._starts.add(session.task, session.summary.get("said", []))
+        if self._history is not None:
+            for session in (one for one in own if not one.summary.get("started")):
                 self._history.add(session.task, _succeeded(session), int(session.summary["turns"]))
         if self._store is None:
             return batch
@@ -233,6 +247,8 @@ class Experience:
             told["replay/again"] = float(self._counts["replay/again"])
             told["replay/stored"] = float(len(self._spear))
             told["replay/baseline"] = self._spear.baseline
+        if self._starts is not None:
+            told |= self._starts.take_told()
         if self._history is not None and self._counts["groups"]:
             told["groups/size"] = self._counts["asked"] / self._counts["groups"]
         replaced, self.replaced = self.replaced, []
@@ -251,6 +267,7 @@ class Experience:
                     "store": None if self._store is None else self._store.state(),
                     "spear": None if self._spear is None else self._spear.state(),
                     "history": None if self._history is None else self._history.state(),
+                    "starts": None if self._starts is None else self._starts.state(),
                 },
                 folder / FILE,
             )
@@ -267,6 +284,8 @@ class Experience:
             self._spear.load(state["spear"])
         if self._history is not None and state["history"] is not None:
             self._history = TaskHistory.load(state["history"])
+        if self._starts is not None and state.get("starts") is not None:
+            self._starts.load(state["starts"])
 
 
 def _succeeded(session: Session) -> bool:

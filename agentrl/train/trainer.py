@@ -150,7 +150,7 @@ class AgentTrainer(UtteranceTrainer):
 
     def _next_train_batch(self, num_prompts: int | None = None) -> TensorDict:
         """The next tasks, with what their history says of them."""
-        return self._experience.ask(super()._next_train_batch(num_prompts))
+        return self._experience.ask(super()._next_train_batch(num_prompts), self.global_steps)
 
     def _balance_batch(self, batch: KVBatchMeta, metrics: dict[str, Any], **how: Any) -> KVBatchMeta:
         """Let stored episodes enter the step, before it is padded and spread over the ranks."""

@@ -306,7 +306,9 @@ def test_the_history_of_tasks_says_how_many_episodes_and_turns_they_get(
     def asked(of: Lab) -> tuple[list[int], list[int]]:
         tasks = ("easy", "half", "hard", "new")
         infos = [{"task": json.dumps({"id": task})} for task in tasks]
-        prompts = of.trainer._experience.ask(TensorDict({"extra_info": NonTensorStack(*infos)}, batch_size=4))
+        prompts = of.trainer._experience.ask(
+            TensorDict({"extra_info": NonTensorStack(*infos)}, batch_size=4), 1
+        )
         assert list(prompts["__rollout_n__"]) == list(prompts["group_size"])
         return list(prompts["__rollout_n__"]), list(prompts["turn_limit"])
 
