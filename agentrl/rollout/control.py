@@ -17,7 +17,6 @@ from agentrl.registry import REWARDS, find
 from agentrl.reward import Reward
 from agentrl.rollout.context import CompressedContext, Context, Tools
 from agentrl.rollout.control_part import Control, Interruption
-from agentrl.rollout.instrument import Instrument
 from agentrl.trajectory import Message
 
 if TYPE_CHECKING:
@@ -153,10 +152,9 @@ CONTROLS: dict[str, type[Control]] = {
     "forced_finish": ForcedFinish,
     "compress_context": CompressContext,
     "semi_online": SemiOnline,
-    "instrument": Instrument,
     "stored_starts": StoredStarts,
 }
-"""By ``algorithm.rollout.name``."""
+"""Those that need nothing above the loop, by ``algorithm.rollout.name``."""
 
 
 def check_control(control: Control, env: Env) -> None:

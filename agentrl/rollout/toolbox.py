@@ -42,6 +42,11 @@ NAME_CHARACTERS = 80
 """How much of an unknown tool's name is repeated to the model."""
 
 
+async def called(tool: Tool, arguments: Mapping[str, Any]) -> Any:
+    """Call a tool as it is."""
+    return await tool.invoke(arguments)
+
+
 @contextmanager
 def user_code(what: str) -> Iterator[None]:
     """Turn what a user's code raises unexpectedly into a :class:`UserCodeError` that names it."""
@@ -111,7 +116,7 @@ class ToolBox:
         limits: Rollout,
         ledger: ToolLedger,
         keep_characters: int,
-        invoke: Invoke = Tool.invoke,
+        invoke: Invoke = called,
     ) -> None:
         self._tools = {tool.name: tool for tool in tools}
         if len(self._tools) < len(tools):
@@ -146,7 +151,7 @@ class ToolBox:
         limits: Rollout,
         ledger: ToolLedger,
         keep_characters: int,
-        invoke: Invoke = Tool.invoke,
+        invoke: Invoke = called,
     ) -> ToolBox:
         """The tools an environment lists and those it defines itself, or its choice of them for the task.
 

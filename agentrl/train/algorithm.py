@@ -15,6 +15,7 @@ from agentrl.rollout.control import CONTROLS
 from agentrl.rollout.control_part import Control
 from agentrl.train.curriculum import CURRICULA
 from agentrl.train.expert_match import ExpertMatch
+from agentrl.train.instrument import Instrument
 from agentrl.train.progress import Progress
 from agentrl.train.replay import REPLAYS, Replay, SpearReplay, SwarmReplay, TaskReplay
 from agentrl.train.shaping import SHAPINGS
@@ -32,11 +33,14 @@ AGGREGATIONS = {
 }
 KL_FORMS = {"k1": "kl", "abs": "abs", "k2": "mse", "k3": "low_var_kl"}
 
+ROLLOUTS: dict[str, type[Control]] = {**CONTROLS, "instrument": Instrument}
+"""By ``algorithm.rollout.name``."""
+
 NAMED: Mapping[str, Mapping[str, type[Part]]] = {
     "replay": REPLAYS,
     "curriculum": CURRICULA,
     "shaping": SHAPINGS,
-    "rollout": CONTROLS,
+    "rollout": ROLLOUTS,
 }
 """Parts that are chosen by name, and what carries them out in training."""
 
@@ -96,7 +100,7 @@ class Plan:
     def control(self) -> Control:
         """What is done to an episode while it is played."""
         part = self.algorithm.rollout
-        return Control() if part is None else settings_of_part(part, "rollout", CONTROLS)
+        return Control() if part is None else settings_of_part(part, "rollout", ROLLOUTS)
 
     @property
     def has_critic(self) -> bool:

@@ -27,12 +27,12 @@ from agentrl.config import TrainConfig
 from agentrl.doctor import Row
 from agentrl.events import StageStarted, StalenessReported, Warned
 from agentrl.scoring import grouped
-from agentrl.train.batch import STALE_FIELDS, TOKEN_FIELDS
+from agentrl.train.batch import STALE_FIELDS, TOKEN_FIELDS, take_engine_logprobs
 from agentrl.train.client import VersionedClient
 from agentrl.train.runtime import Runtime
 from agentrl.train.shaping import shape_of
 from agentrl.train.staleness import Examined, StalenessRule, histogram
-from agentrl.train.trainer import AgentTrainer, take_engine_logprobs
+from agentrl.train.trainer import AgentTrainer
 from agentrl.train.workers import ENDED_SESSIONS
 
 _NOW = "now"

@@ -1,4 +1,4 @@
-"""Reading a step's rows back out of TransferQueue."""
+"""A step's rows in TransferQueue: reading them back, and their old log-probs."""
 
 from __future__ import annotations
 
@@ -68,3 +68,13 @@ def _images(inputs: dict[str, Any]) -> dict[str, Any]:
     ends = np.cumsum([int(np.prod(grid)) for grid in grids])
     pieces = np.split(np.asarray(inputs["pixel_values"]), ends[:-1])
     return {"grids": grids, "pixels": [digest_of(piece) for piece in pieces]}
+
+
+def take_engine_logprobs(batch: KVBatchMeta) -> KVBatchMeta:
+    """Train against the policy that sampled: its log-probs become the old ones."""
+    data = tq.kv_batch_get(
+        keys=batch.keys, partition_id=batch.partition_id, select_fields=["rollout_log_probs"]
+    )
+    data["old_log_probs"] = data.pop("rollout_log_probs")
+    tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=data)
+    return batch

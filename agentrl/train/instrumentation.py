@@ -10,8 +10,8 @@ from pydantic import Field, field_validator
 from agentrl.algorithms.partial_credit import FAILURE, HIT, credit, hits
 from agentrl.errors import DefinitionError
 from agentrl.reward import Reward
-from agentrl.rollout.instrument import MARKS
 from agentrl.terms import Term
+from agentrl.train.instrument import MARKS
 from agentrl.train.shaping_part import Scope, Shaping, check_known
 from agentrl.trajectory import Trajectory
 

@@ -34,7 +34,7 @@ from agentrl.events import (
 )
 from agentrl.train.algorithm import plan
 from agentrl.train.attribution import Attribution
-from agentrl.train.batch import TOKEN_FIELDS, VERSIONS, fetch_rows
+from agentrl.train.batch import TOKEN_FIELDS, VERSIONS, fetch_rows, take_engine_logprobs
 from agentrl.train.certificate import Certificate
 from agentrl.train.checkpoints import clear_unsealed, prune, seal
 from agentrl.train.curriculum import Draws
@@ -383,16 +383,6 @@ class AgentTrainer(UtteranceTrainer):
             action()
         except Exception as problem:  # the reason the run stopped matters more than this one
             self._events.emit(Warned(f"{message}: {last_line(problem)}"))
-
-
-def take_engine_logprobs(batch: KVBatchMeta) -> KVBatchMeta:
-    """Train against the policy that sampled: its log-probs become the old ones."""
-    data = tq.kv_batch_get(
-        keys=batch.keys, partition_id=batch.partition_id, select_fields=["rollout_log_probs"]
-    )
-    data["old_log_probs"] = data.pop("rollout_log_probs")
-    tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=data)
-    return batch
 
 
 class SyncTrainer(AgentTrainer, PPOTrainerSync):

@@ -16,9 +16,9 @@ from agentrl import Env, Observation, Trajectory, reward, tool
 from agentrl.algorithms.partial_credit import instrumented
 from agentrl.config import load_config
 from agentrl.errors import ConfigError, UsageError
-from agentrl.rollout.instrument import MARKS, Instrument, without
 from agentrl.sandbox import open_sandbox
 from agentrl.train.algorithm import plan
+from agentrl.train.instrument import MARKS, Instrument, without
 from agentrl.train.shaping import shape_of
 
 PROGRAM = "import json\nrows = json.loads('[1, 2]')\nfor row in rows:\n    total = row\nprint(total)\n"
