@@ -18,7 +18,7 @@ from agentrl.serve.client import ToolClient
 from agentrl.serve.cluster import NAMESPACE, registered
 from agentrl.serve.host import CallRequest
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(100)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 NODE = {"num_cpus": 2, "object_store_memory": 80 << 20}
 QUICK_TO_NOTICE = {
     "health_check_initial_delay_ms": 0,
