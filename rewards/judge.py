@@ -119,7 +119,7 @@ class Judge(Reward):
         last = turn or (episode.turns[-1] if episode.turns else None)
         shown = episode.shown_after(last) if last and "{observation" in self.prompt else ""
         # Text that holds its own digest cannot be written, so the policy cannot close the mark.
-        judged = answer + dialogue + shown
+        judged = (answer if "{answer" in self.prompt else "") + dialogue + shown
         digest = hashlib.sha256(judged.encode(errors="replace")).hexdigest()[:16]
         mark = f"work-{digest}"
         reference = "" if episode.task.answer is None else str(episode.task.answer)
