@@ -28,7 +28,9 @@ from agentrl.events import CheckpointSaved, EpisodeFinished, EpisodeVoided, Even
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(1500)]
 
-BOUND, STEPS, SILENCE, AWAY = 2, 12, 15.0, 3.0
+BOUND, STEPS, SILENCE, AWAY = 2, 24, 15.0, 3.0
+ASKED = 60.0
+"""Seconds in which the tools are called, as long as groups are left to be played."""
 GOES_ON = "goes on from its last checkpoint"
 KILLED, STUCK, GONE = "a rollout worker was killed", "an engine was stopped", "the tools' server was killed"
 
@@ -77,6 +79,7 @@ class Elsewhere(Env):
 
 TOOL = '''
 import asyncio
+from pathlib import Path
 
 from agentrl import Tool
 
@@ -88,6 +91,7 @@ class CountDigits(Tool):
 
     async def call(self, text: str) -> str:
         """Add up the digits of all calls."""
+        Path(__file__).with_name("called").touch()
         await asyncio.sleep(0.5)
         self.calls, self.seen = self.calls + 1, self.seen + sum(map(str.isdigit, text))
         return f"{self.calls} {self.seen}"
@@ -98,7 +102,8 @@ class Server:
     """``agentrl serve`` with one tool, which can be killed and comes back at the same address."""
 
     def __init__(self, folder: Path) -> None:
-        self._tool, self._lock = folder / "count_digits.py", threading.Lock()
+        self._tool, self._called = folder / "count_digits.py", folder / "called"
+        self._lock = threading.Lock()
         self._tool.write_text(TOOL)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -116,7 +121,12 @@ class Server:
         return process
 
     def go_and_come(self) -> None:
-        """Die without a word; be there again some seconds later."""
+        """Die without a word while a call is under way; be there again some seconds later."""
+        self._called.unlink(missing_ok=True)
+        deadline = time.monotonic() + ASKED
+        while not self._called.exists():
+            assert time.monotonic() < deadline, f"nobody called the tools for {ASKED:g} s"
+            time.sleep(0.02)
         self.kill()
         self._return = threading.Timer(AWAY, self._come_back)
         self._return.start()
