@@ -241,7 +241,7 @@ class EpisodeLoop(AgentLoopBase):
             ledger = rollout.policy.take_ledger(episode)
         wanted = info["split"] == "train" and not told and rollout.wants_ledger(step)
         solved = succeeded(rollout.runner.env, trajectory)
-        summary = {**summary_of(trajectory), **_usage(trajectory, ledger), "success": solved, "asked": size}
+        summary = {**summary_of(trajectory), **usage_of(trajectory, ledger), "success": solved, "asked": size}
         if told:
             summary["replayed"] = {"step": step, "member": True, "source": row[SOURCE]}
         elif rollout.shares_said and info["split"] == "train":
@@ -380,7 +380,7 @@ def _along_trace(trajectory: Trajectory) -> dict[str, Any]:
     return {"trace": {"matched": matched, "turns": trajectory.expert_turns, "patched": trajectory.patched}}
 
 
-def _usage(trajectory: Trajectory, ledger: list[LedgerEntry]) -> dict[str, Any]:
+def usage_of(trajectory: Trajectory, ledger: list[LedgerEntry]) -> dict[str, Any]:
     """Which policy versions sampled how many tokens; how many the engine had cached; how many are trained."""
     versions = Counter(
         version for segment in trajectory.segments for version in segment.versions if version >= 0

@@ -33,6 +33,7 @@ from agentrl.train.resolve import resolve
 from agentrl.train.runtime import GIVEN_VARIABLES
 from agentrl.train.shaping import shape_of
 from agentrl.train.swarm_settings import check_shared
+from agentrl.train.utterance_settings import check_fresh
 
 RUN_VARIABLE = "AGENTRL_RUN"
 """Set in every process of a run, to the run folder; what carries it is swept at the end."""
@@ -78,6 +79,7 @@ class Training:
         check_shared(carried_out, self.config, env)
         shape_of(carried_out.shaping, env, self.config.steps)  # refuses rewards that do not fit
         _check_warmup(carried_out, self.config.steps)
+        check_fresh(carried_out.algorithm, carried_out.utterance, self.config.mode)
         write_tasks(env, self.folder, test_limit=self.config.eval.tasks, train_minimum=minimum)
         if chooses(carried_out.algorithm):  # tells now what does not fit the tasks
             tasks = read_tasks(self.folder)

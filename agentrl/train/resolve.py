@@ -307,8 +307,15 @@ def _images(config: TrainConfig) -> dict[str, Any]:
     pixels; no later update of weights mends those, and what the engine sees is silently wrong.
 
     Raises:
-        ConfigError: there is to be a critic on a CPU, where none can be made of such a model.
+        ConfigError: there is to be a critic on a CPU, where none can be made of such a model; or ArCHer's
+            fresh actions, whose states would need their images.
     """
+    utterance = plan(config.algorithm).utterance
+    if utterance is not None and utterance.resample:
+        raise ConfigError(
+            "algorithm.critic.options.resample=true draws actions anew behind states of which token ids are "
+            "kept, not images. Use resample=false with a model that is shown images."
+        )
     if plan(config.algorithm).has_critic and config.hardware.device == "cpu":
         raise ConfigError(
             f"algorithm.name={config.algorithm.name} needs a critic, and on a CPU none can be made of a "

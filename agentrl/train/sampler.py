@@ -49,9 +49,11 @@ class WatchfulReplayBuffer(_Woken):
 
     Attributes:
         on_replaced: given the rows of groups that are about to be replaced, if somebody wants them.
+        sampled: the rows of the newest batch.
     """
 
     on_replaced: Callable[[KVBatchMeta], object] | None = None
+    sampled: KVBatchMeta
 
     def __init__(self, **settings: Any) -> None:
         tasks = int(settings["sampler_kwargs"].get("replaced_groups_of", 0))
@@ -66,7 +68,9 @@ class WatchfulReplayBuffer(_Woken):
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> Any:
         """verl's, with the count of replaced groups begun anew."""
         self._played = 0
-        return super().sample(global_steps, partition_id, batch_size)
+        found = super().sample(global_steps, partition_id, batch_size)
+        self.sampled = found[0]
+        return found
 
     def _refill(self, groups: int) -> None:
         self._played += groups

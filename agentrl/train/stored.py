@@ -106,9 +106,7 @@ def task_of(info: Mapping[str, Any]) -> str:
 
 def read(session: Session, partition: str) -> Stored:
     """An episode's rows, once their old log-probs are there."""
-    data = tq.kv_batch_get(keys=session.keys, partition_id=partition)
-    columns = {name: _unbound(data[name]) for name in data.keys()}  # noqa: SIM118
-    rows = [{name: _own(values[i]) for name, values in columns.items()} for i in range(len(session.keys))]
+    rows = _rows(session.keys, partition)
     old = [row["old_log_probs"] for row in rows]
     kept = [{name: value for name, value in row.items() if name not in DERIVED} for row in rows]
     for row in kept:
@@ -117,6 +115,19 @@ def read(session: Session, partition: str) -> Stored:
             "ledger": [],
         }  # it may be long, and is the doctor's alone
     return Stored(kept, [dict(tag) for tag in session.tags], old)
+
+
+def read_row(batch: KVBatchMeta, key: str) -> dict[str, Any]:
+    """One of a step's rows, without what the step computed of it."""
+    assert batch.partition_id is not None
+    (row,) = _rows([key], batch.partition_id)
+    return {name: value for name, value in row.items() if name not in DERIVED}
+
+
+def _rows(keys: Sequence[str], partition: str) -> list[dict[str, Any]]:
+    data = tq.kv_batch_get(keys=list(keys), partition_id=partition)
+    columns = {name: _unbound(data[name]) for name in data.keys()}  # noqa: SIM118
+    return [{name: _own(values[i]) for name, values in columns.items()} for i in range(len(keys))]
 
 
 def put(stored: Stored, partition: str, *, group: str, number: int, replayed: Mapping[str, Any]) -> Session:
@@ -154,7 +165,7 @@ def without(batch: KVBatchMeta, gone: Collection[str]) -> KVBatchMeta:
         return batch
     tq.kv_clear(keys=list(gone), partition_id=batch.partition_id)
     kept = [i for i, key in enumerate(batch.keys) if key not in gone]
-    return _changed(batch, [batch.keys[i] for i in kept], [batch.tags[i] for i in kept])
+    return changed(batch, [batch.keys[i] for i in kept], [batch.tags[i] for i in kept])
 
 
 def joined(batch: KVBatchMeta, others: Sequence[Session]) -> KVBatchMeta:
@@ -162,7 +173,7 @@ def joined(batch: KVBatchMeta, others: Sequence[Session]) -> KVBatchMeta:
     if not others:
         return batch
     keys = [*batch.keys, *(key for other in others for key in other.keys)]
-    return _changed(batch, keys, [*batch.tags, *(tag for other in others for tag in other.tags)])
+    return changed(batch, keys, [*batch.tags, *(tag for other in others for tag in other.tags)])
 
 
 def columns(batch: KVBatchMeta, keys: Sequence[str], names: Sequence[str]) -> list[dict[str, Any]]:
@@ -178,7 +189,8 @@ def read_column(batch: KVBatchMeta, keys: Sequence[str], name: str) -> dict[str,
     return {key: _own(row) for key, row in zip(keys, data[name].unbind(), strict=True)}
 
 
-def _changed(batch: KVBatchMeta, keys: list[str], tags: list[dict[str, Any]]) -> KVBatchMeta:
+def changed(batch: KVBatchMeta, keys: list[str], tags: list[dict[str, Any]]) -> KVBatchMeta:
+    """A step of other rows."""
     return KVBatchMeta(
         keys=keys,
         tags=tags,

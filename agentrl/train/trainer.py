@@ -297,7 +297,7 @@ class AgentTrainer(UtteranceTrainer):
         if self._examined():
             self._examine([*self._trained, *self._again])
             self._again = []
-        rows = [row for row in self._trained if not row.replayed]
+        rows = self._episode_rows or [row for row in self._trained if not row.replayed]
         told, replaced = self._experience.take_told()
         told |= self._swarm_metrics()
         elsewhere = int(told.get("swarm/taken", 0))

@@ -35,7 +35,7 @@ class Utterance:
     """One turn.
 
     Args:
-        state: token ids before it, the newest. ``[S]``
+        state: token ids before it, the newest of them. ``[S]``
         action: those that were sampled. ``[A]``
         reward: of the turn; at the last turn the episode's with it.
         done: whether it was the last.
@@ -104,17 +104,32 @@ class UtteranceCritic:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def learn(self, turns: Sequence[Utterance]) -> float:
-        """Keep a step's turns, and take the step's updates on turns drawn from all that are kept.
+    def keep(self, turns: Sequence[Utterance]) -> None:
+        """Keep a step's turns; the oldest of all give way."""
+        self._kept.extend(turns)
+
+    def draw(self, number: int) -> list[Utterance]:
+        """So many of the turns that are kept, each of them at random."""
+        return [self._kept[self._rng.randrange(len(self._kept))] for _ in range(number)]
+
+    def lesson(self) -> list[Utterance]:
+        """The turns that a step's updates are made of."""
+        return self.draw(self.how.epochs * self.how.batch_size)
+
+    def learn(self, turns: Sequence[Utterance], actions: Sequence[torch.Tensor] | None = None) -> float:
+        """Take an update on each ``batch_size`` of the turns.
+
+        Args:
+            turns: as drawn.
+            actions: what the policy says in their states now, by which V is judged; by default what was said.
 
         Returns:
             The mean of the updates' losses.
         """
-        self._kept.extend(turns)
-        losses = []
-        for _ in range(self.how.epochs):
-            drawn = [self._kept[self._rng.randrange(len(self._kept))] for _ in range(self.how.batch_size)]
-            loss = self.loss(drawn)
+        actions = [turn.action for turn in turns] if actions is None else actions
+        losses, size = [], self.how.batch_size
+        for start in range(0, len(turns), size):
+            loss = self.loss(turns[start : start + size], actions[start : start + size])
             self._optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(self._online.parameters(), self.how.grad_clip)
@@ -123,19 +138,19 @@ class UtteranceCritic:
             losses.append(loss.item())
         return float(np.mean(losses))
 
-    def loss(self, turns: Sequence[Utterance]) -> torch.Tensor:
-        """The four squared errors, to targets of the slow copies."""
+    def loss(self, turns: Sequence[Utterance], actions: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The four squared errors, to targets of the slow copies; V's are of ``actions``."""
         state, action = self._padded([t.state for t in turns]), self._padded([t.action for t in turns])
         with torch.no_grad():
             slow = self._target
             next_v = slow.value(slow.encoded(self._padded([turn.following for turn in turns])))
-            taken = slow.quality(slow.encoded(state), slow.encoded(action))
+            judged = slow.quality(slow.encoded(state), slow.encoded(self._padded(actions)))
         rewards = torch.tensor([turn.reward for turn in turns])
         done = torch.tensor([turn.done for turn in turns])
         first, second = (q_target(rewards, done, v, discount=self.how.gamma) for v in next_v)
         before = self._online.encoded(state)
         q = self._online.quality(before, self._online.encoded(action))
-        return critic_loss(q, self._online.value(before), (first, second), taken)
+        return critic_loss(q, self._online.value(before), (first, second), judged)
 
     def values(self, turns: Sequence[Utterance]) -> tuple[Pair, Pair]:
         """Q1 and Q2, V1 and V2 of turns. ``[K]`` each"""
@@ -211,12 +226,12 @@ class Span:
     places: np.ndarray[Any, Any]
 
 
-def utterances(rows: Sequence[Row], context: int) -> tuple[list[Utterance], list[Span]]:
+def utterances(rows: Sequence[Row], context: int | None) -> tuple[list[Utterance], list[Span]]:
     """An episode's turns, in order.
 
     Args:
         rows: of the episode, in order.
-        context: the newest tokens that are kept of a state or an action.
+        context: the newest tokens that are kept of a state or an action; ``None``: all.
     """
     spans = [
         Span(number, np.flatnonzero((row.mask > 0) & (row.turns == turn)))
@@ -239,9 +254,9 @@ def utterances(rows: Sequence[Row], context: int) -> tuple[list[Utterance], list
     return found, spans
 
 
-def _before(row: Row, start: int, context: int) -> torch.Tensor:
+def _before(row: Row, start: int, context: int | None) -> torch.Tensor:
     return _ids(np.concatenate([row.prompt, row.response[:start]]), context)
 
 
-def _ids(ids: np.ndarray[Any, Any], context: int) -> torch.Tensor:
-    return torch.from_numpy(ids[-context:].astype(np.int32))
+def _ids(ids: np.ndarray[Any, Any], context: int | None) -> torch.Tensor:
+    return torch.from_numpy(ids[-(context or len(ids)) :].astype(np.int32))

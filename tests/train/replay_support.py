@@ -21,7 +21,7 @@ from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
 from agentrl import Segment, Task, Trajectory, Turn
 from agentrl.config import load_config
-from agentrl.train import async_trainer, queue, stored
+from agentrl.train import async_trainer, fresh, queue, stored
 from agentrl.train import batch as batches
 from agentrl.train import trainer as trainers
 from agentrl.train.agent_loop import to_outputs
@@ -131,6 +131,8 @@ class Lab:
         tags = [self.queue.tags[key] for key in keys]
         batch, metrics = KVBatchMeta(partition_id="train", keys=keys, tags=tags), {}
         made, first = self.trainer, len(self.updates)
+        made.replay_buffer.sampled = batch
+        made.on_sample_end()
         batch = made._balance_batch(batch, metrics)
         batch = made._compute_old_log_prob(batch, metrics)
         batch = made._compute_advantage(batch, metrics)
@@ -158,7 +160,7 @@ def lab(
 ) -> Lab:
     """A trainer on a queue of this process; the workers only record."""
     fake = FakeQueue()
-    for module in (queue, stored, batches, trainers, async_trainer, trainer_base, padding_utils):
+    for module in (queue, stored, fresh, batches, trainers, async_trainer, trainer_base, padding_utils):
         monkeypatch.setattr(module, "tq", fake)
     config = load_config("env", [f"algorithm.tasks_per_step={tasks}", f"algorithm.group_size={size}",
                                  "rollout.max_trajectory_tokens=16", *settings])  # fmt: skip
@@ -175,7 +177,9 @@ def lab(
         }
     )
     made.global_steps, made.total_training_steps, made._first_step = 1, 1000, -1
-    made._ending = None
+    made._ending, made.replay_buffer = None, SimpleNamespace()
+    made.checkpoint_manager = SimpleNamespace(sleep_replicas=lambda: None)
+    made.curr_step_profile, made._sample_start, made._step_sample_wait_seconds = False, 0.0, 0.0
     made.use_critic, made.tokenizer, made.processor = False, SimpleNamespace(eos_token_id=0), None
     made.actor_rollout_wg = SimpleNamespace(_dispatch_info={"actor": [0]}, set_loss_fn=lambda loss: None)
     found = Lab(made, fake)

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -162,34 +163,45 @@ def rollout_worker(folder: Path) -> psutil.Process:
     return found
 
 
+@dataclass(frozen=True)
+class Fault:
+    """What strikes, and the event that tells that the run has noticed."""
+
+    strike: Callable[[], None]
+    noticed: Callable[[Event], bool]
+
+
+def went_on(event: Event) -> bool:
+    return isinstance(event, Warned) and GOES_ON in event.message
+
+
 class Faults:
     """Strikes after a step, at a random moment, one fault after the other in a random order.
 
+    The next one comes once the run has noticed the one before.
+
     Args:
         seed: of all that.
-        causes: the faults, by name.
-        ending: those after which the run has to go on from a checkpoint, before the next one comes.
+        faults: by name.
     """
 
-    def __init__(self, seed: int, causes: dict[str, Callable[[], None]], ending: set[str]) -> None:
-        self._rng, self._causes, self._ending = random.Random(seed), causes, ending
-        self._left = self._rng.sample(sorted(causes), len(causes))
-        self._next, self._goes_on = 1, True
+    def __init__(self, seed: int, faults: dict[str, Fault]) -> None:
+        self._rng, self._faults = random.Random(seed), faults
+        self._left = self._rng.sample(sorted(faults), len(faults))
+        self._next, self._open = 1, ""
         self.struck: list[str] = []
 
     def told(self, event: Event) -> None:
         """Strike, if it is time."""
-        if isinstance(event, Warned) and GOES_ON in event.message:
-            self._goes_on = True
-        if not (
-            isinstance(event, StepFinished) and self._goes_on and self._left and event.step >= self._next
-        ):
+        if self._open and self._faults[self._open].noticed(event):
+            self._open = ""
+        if not (isinstance(event, StepFinished) and self._left and event.step >= self._next) or self._open:
             return
-        name, wait = self._left.pop(0), self._rng.uniform(0.0, 2.0)
+        self._open, wait = self._left.pop(0), self._rng.uniform(0.0, 2.0)
         time.sleep(wait)
-        self._causes[name]()
-        self.struck.append(f"{name} {wait:.1f} s after step {event.step}")
-        self._next, self._goes_on = event.step + 2, name not in self._ending
+        self._faults[self._open].strike()
+        self.struck.append(f"{self._open} {wait:.1f} s after step {event.step}")
+        self._next = event.step + 2
 
 
 def test_a_run_goes_on_through_faults_of_every_kind(tmp_path: Path, server: Server) -> None:
@@ -202,11 +214,13 @@ def test_a_run_goes_on_through_faults_of_every_kind(tmp_path: Path, server: Serv
     faults = Faults(
         seed,
         {
-            KILLED: lambda: rollout_worker(folder).kill(),
-            STUCK: lambda: engine(folder).send_signal(signal.SIGSTOP),
-            GONE: server.go_and_come,
+            KILLED: Fault(lambda: rollout_worker(folder).kill(), went_on),
+            STUCK: Fault(lambda: engine(folder).send_signal(signal.SIGSTOP), went_on),
+            GONE: Fault(
+                server.go_and_come,
+                lambda event: isinstance(event, EpisodeVoided) and server.url in event.reason,
+            ),
         },
-        ending={KILLED, STUCK},
     )
     played = play(training, seconds=3 * SECONDS, told=faults.told)
     situation = f"seed {seed}: {faults.struck}\n{log_tail(folder)}"

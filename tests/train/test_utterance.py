@@ -25,6 +25,15 @@ def turn(state: list[int], action: list[int], reward: float, following: list[int
     return Utterance(ids[0], ids[1], reward, following is None, ids[2])
 
 
+def learn(critic: UtteranceCritic, turns: list[Utterance]) -> float:
+    critic.keep(turns)
+    return critic.learn(critic.lesson())
+
+
+def loss(critic: UtteranceCritic, turn: Utterance) -> float:
+    return critic.loss([turn], [turn.action]).item()
+
+
 def test_an_episodes_turns_reach_over_its_rows() -> None:
     """Two turns in one row with an observation between, and a third in a row of its own."""
     first = Row(np.array([1, 2]), np.array([10, 11, 20, 12]), np.array([1, 1, 0, 1]),
@@ -38,6 +47,8 @@ def test_an_episodes_turns_reach_over_its_rows() -> None:
     assert [(one.reward, one.done) for one in found] == [(0.5, False), (0.0, False), (1.0, True)]
     assert [one.following.tolist() for one in found] == [[10, 11, 20], [5, 6, 7], []]
     assert [(span.row, span.places.tolist()) for span in spans] == [(0, [0, 1]), (0, [3]), (1, [0])]
+    whole, _ = utterances([first, second], context=None)
+    assert [one.state.tolist() for one in whole] == [[1, 2], [1, 2, 10, 11, 20], [5, 6, 7]]
 
 
 def test_what_follows_the_last_turn_changes_nothing() -> None:
@@ -46,9 +57,9 @@ def test_what_follows_the_last_turn_changes_nothing() -> None:
         Utterance(*(torch.tensor([3]), torch.tensor([4])), 1.0, True, torch.tensor(ids))
         for ids in ([5], [6, 7])
     )
-    assert critic.loss([one]).item() == critic.loss([other]).item()
+    assert loss(critic, one) == loss(critic, other)
     later = [Utterance(one.state, one.action, 1.0, False, each.following) for each in (one, other)]
-    assert critic.loss(later[:1]).item() != critic.loss(later[1:]).item()
+    assert loss(critic, later[0]) != loss(critic, later[1])
 
 
 def test_it_learns_which_action_is_worth_more() -> None:
@@ -56,7 +67,7 @@ def test_it_learns_which_action_is_worth_more() -> None:
     critic = UtteranceCritic(SMALL.model_copy(update={"epochs": 200, "gamma": 0.5}))
     good, bad = turn([1], [8], 1.0, None), turn([1], [9], 0.0, None)
     before = turn([2], [7], 0.0, [1])
-    losses = [critic.learn([good, bad, before]) for _ in range(2)]
+    losses = [learn(critic, [good, bad, before]) for _ in range(2)]
     assert losses[1] < losses[0]
     (q, _), (v, _) = critic.values([good, bad, before])
     assert q.tolist() == pytest.approx([1.0, 0.0, 0.25], abs=0.1)
@@ -68,18 +79,18 @@ def test_it_learns_which_action_is_worth_more() -> None:
 def test_it_goes_on_from_a_checkpoint_as_if_nothing_had_been(tmp_path: Path) -> None:
     turns = [turn([1, i], [8 + i], float(i % 2), [2, i] if i < 3 else None) for i in range(4)]
     critic, again = UtteranceCritic(SMALL, seed=1), UtteranceCritic(SMALL, seed=2)
-    critic.learn(turns)
+    learn(critic, turns)
     critic.save(tmp_path)
     again.load(tmp_path / "of a run without")
     again.load(tmp_path)
     assert len(again) == 4
-    assert critic.learn(turns[:1]) == again.learn(turns[:1])
+    assert learn(critic, turns[:1]) == learn(again, turns[:1])
     assert torch.equal(critic.advantages(turns), again.advantages(turns))
 
 
 def test_the_oldest_turns_give_way() -> None:
     critic = UtteranceCritic(SMALL.model_copy(update={"capacity": 3, "epochs": 1}))
-    critic.learn([turn([1], [i], 0.0, None) for i in range(5)])
+    critic.keep([turn([1], [i], 0.0, None) for i in range(5)])
     assert len(critic) == 3
 
 
@@ -98,7 +109,9 @@ def test_a_turns_advantage_reaches_all_its_tokens(monkeypatch: pytest.MonkeyPatc
 
     learned: list[list[Utterance]] = []
     monkeypatch.setattr(UtteranceCritic, "values", values)
-    monkeypatch.setattr(UtteranceCritic, "learn", lambda self, turns: learned.append(list(turns)) or 0.5)
+    monkeypatch.setattr(UtteranceCritic, "keep", lambda self, turns: learned.append(list(turns)))
+    monkeypatch.setattr(UtteranceCritic, "lesson", lambda self: [])
+    monkeypatch.setattr(UtteranceCritic, "learn", lambda self, turns: 0.5)
     update = made.step({"a": [Played(1.0, tokens=[3, 2]), Played(0.0, tokens=[1, 1], split=True)]})
     found = update.column("advantages")
     assert found["g1x0_0_0"] == pytest.approx([0.2] * 3 + [-0.1] * 2)
@@ -119,7 +132,6 @@ def test_the_policy_waits_while_the_critic_warms_up() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([ARCHER, "algorithm.critic.options.resample=true"], "the action that was taken"),
         ([ARCHER, "algorithm.critic.options.taus=1"], r"Did you mean 'tau'"),
         (["algorithm.name=ppo", "algorithm.critic.kind=utterance"], "level must be turn"),
     ],
