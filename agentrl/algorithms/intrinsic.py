@@ -118,6 +118,8 @@ class Intrinsic:
                 verdict = None
             self._keep(key, verdict)
             self._open.pop(key).set()
+        # Now, and not once the loop comes round to it: what is asked until then would wait for nobody.
+        self._tasks.discard(asyncio.current_task())  # type: ignore[arg-type]
 
     def _keep(self, key: str, verdict: float | None) -> None:
         if verdict is None:

@@ -37,13 +37,16 @@ class Event:
     new: Hypers
 
 
-def exploit(scores: Sequence[float], rng: Random, *, quantile: float = 0.2) -> dict[int, int]:
+def exploit(
+    scores: Sequence[float], rng: Random, *, quantile: float = 0.2, least: float = -math.inf
+) -> dict[int, int]:
     """Which member copies which: the worst ``max(1, floor(qN))`` each draw one of the best as many.
 
     Truncation selection of the paper; the ``max(1, …)`` for small populations is inferred.
 
     Args:
         scores: ``[N]``, higher is better. Ties rank by index.
+        least: who has less is copied by nobody.
 
     Raises:
         DefinitionError: less than two members, a score that is not finite, or a quantile outside (0, .5].
@@ -56,7 +59,8 @@ def exploit(scores: Sequence[float], rng: Random, *, quantile: float = 0.2) -> d
         )
     ranked = sorted(range(count), key=lambda member: scores[member])
     chosen = max(1, math.floor(quantile * count + 1e-9))  # .2 * 10 must not fall below 2
-    return {member: rng.choice(ranked[-chosen:]) for member in ranked[:chosen]}
+    donors = [member for member in ranked[-chosen:] if scores[member] >= least]
+    return {member: rng.choice(donors) for member in ranked[:chosen]} if donors else {}
 
 
 def explore(
@@ -83,13 +87,15 @@ def evolve(
     *,
     quantile: float = 0.2,
     factors: Sequence[float] = (0.8, 1.2),
+    least: float = -math.inf,
 ) -> list[Event]:
-    """What happens to a population at a step; apply it with :func:`replay`."""
+    """What happens to a population at a step, as :func:`exploit` and :func:`explore` say; apply it with
+    :func:`replay`."""
     return [
         Event(
             step, member, donor, population[member], explore(population[donor], space, rng, factors=factors)
         )
-        for member, donor in exploit(scores, rng, quantile=quantile).items()
+        for member, donor in exploit(scores, rng, quantile=quantile, least=least).items()
     ]
 
 

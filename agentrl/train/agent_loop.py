@@ -144,7 +144,7 @@ def _rollout(folder: str, client: _Box, tokenizer: _Box, processor: _Box) -> _Ro
     )
     held_out = make_runner(policy=policy, limits=config.rollout, control=alone)
     runner = held_out if alone is control else make_runner(policy=policy, limits=config.rollout)
-    shape = None
+    shape, seconds = None, None
     if (shaping := carried_out.shaping) is not None:
         # Reflections are no episodes of the training: no events tell of them.
         reflecting = make_runner(policy=policy, limits=config.rollout, events=NullSink(), control=alone)
@@ -157,7 +157,7 @@ def _rollout(folder: str, client: _Box, tokenizer: _Box, processor: _Box) -> _Ro
     retold = None
     if retelling is not None:  # what cannot be told again is not worth another try
         once = config.rollout.model_copy(update={"retries": 0})
-        retold = make_runner(policy=retelling, limits=once, shape=shape)
+        retold = make_runner(policy=retelling, limits=once, shape=shape, group_seconds=seconds)
     return _Rollout(
         runner,
         held_out,

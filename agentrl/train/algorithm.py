@@ -16,6 +16,7 @@ from agentrl.rollout.control_part import Control
 from agentrl.train.curriculum import CURRICULA
 from agentrl.train.expert_match import ExpertMatch
 from agentrl.train.instrument import Instrument
+from agentrl.train.instrumentation import Instrumentation
 from agentrl.train.progress import Progress
 from agentrl.train.replay import REPLAYS, Replay, SpearReplay, SwarmReplay, TaskReplay
 from agentrl.train.shaping import SHAPINGS
@@ -128,6 +129,8 @@ def plan(settings: Settings) -> Plan:
     shaping = None
     if algorithm.shaping is not None:
         shaping = settings_of_part(algorithm.shaping, "shaping", SHAPINGS)
+    if isinstance(shaping, Instrumentation) and algorithm.rollout and algorithm.rollout.name == "instrument":
+        shaping = shaping.model_copy(update={"inserted": True})  # else the policy would print marks itself
     _check_replay(algorithm, replay, shaping)
     if isinstance(shaping, ExpertMatch) and (
         algorithm.rollout is None or algorithm.rollout.name != "semi_online"

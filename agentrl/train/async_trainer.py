@@ -6,6 +6,7 @@ import copy
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from verl.workers.rollout.llm_server import LLMServerManager
 
 from agentrl.config import TrainConfig
 from agentrl.doctor import Row
-from agentrl.events import StageStarted, StalenessReported, Warned
+from agentrl.events import StageStarted, StalenessReported
 from agentrl.scoring import grouped
 from agentrl.train.batch import STALE_FIELDS, TOKEN_FIELDS, take_engine_logprobs
 from agentrl.train.client import VersionedClient
@@ -152,21 +153,10 @@ class AsyncTrainer(AgentTrainer, PPOTrainerSeparateAsync):
         self._taken += sample_batch_size
         return batch
 
-    def _rescue(self) -> None:
-        """Keep the last finished step, unless the weights have gone on from it already."""
-        if self._finished < self.global_steps and self._taken:
-            message = (
-                f"No checkpoint of step {self._finished} could be kept: the first mini-batches of the next "
-                "step were trained already. The run can go on from an earlier checkpoint."
-            )
-            self._events.emit(Warned(message))
-            return
-        super()._rescue()
-
     def on_step_end(self) -> None:
         """After an update: the engines break off, get the new weights, and go on."""
         super().on_step_end()
-        self._keep_weights(self.global_steps)
+        self._unless_ending(partial(self._keep_weights, self.global_steps))
 
     def _keep_weights(self, version: int) -> None:
         """Keep what the doctor needs to recompute log-probs of tokens that are stale by then.

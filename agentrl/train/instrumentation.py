@@ -48,6 +48,10 @@ class Instrumentation(Shaping):
         description="a component that is above 0 where there is a valid submission; default: the episode "
         "came to its own end and has a score",
     )
+    inserted: bool = Field(
+        False,
+        description="only what algorithm.rollout.name=instrument had printed counts; always so where it runs",
+    )
     better: Literal["higher", "lower"] = Field("higher", description="lower turns the score's sign")
 
     @field_validator("marks")
@@ -75,7 +79,8 @@ class Instrumentation(Shaping):
 
     def _hits(self, episode: Trajectory) -> int:
         calls = (call for call in episode.calls if self.tools is None or call.name in self.tools)
-        printed = (call.observation.metadata.get(MARKS, call.observation.text) for call in calls)
+        seen = [call.observation for call in calls]
+        printed = [one.metadata.get(MARKS, "") if self.inserted else one.text for one in seen]
         return hits("\n".join(printed), self.marks)
 
     def _score(self, episode: Trajectory) -> float | None:

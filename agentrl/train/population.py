@@ -108,7 +108,7 @@ class Population:
 
         Raises:
             InfrastructureError: every member of a generation failed.
-            DataError: a member whose state is to be copied has no checkpoint.
+            DataError: a member that is to be copied scored, and has no checkpoint.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._note({"start": [dict(own) for own in self.hypers]})
@@ -142,7 +142,9 @@ class Population:
         return Segment(member, str(folder), self.env, words, steps, self.seconds)
 
     def _evolve(self, step: int) -> list[Event]:
-        found = evolve(step, self.scores, self.hypers, self.space, self._rng, quantile=self.quantile)
+        found = evolve(
+            step, self.scores, self.hypers, self.space, self._rng, quantile=self.quantile, least=0.0
+        )
         for event in found:
             copy_state(self.segment(event.donor, step), self.segment(event.member, step))
             self.hypers[event.member] = dict(event.new)
@@ -205,16 +207,20 @@ def latest(run: RunFolder) -> Path | None:
 def copy_state(donor: Segment, member: Segment) -> None:
     """Give a member the newest checkpoint of another, in the place of its own.
 
+    One that failed before it had a run begins with its new hyperparameters alone.
+
     Raises:
-        DataError: the donor has none, or the member has no run.
+        DataError: the donor has none.
     """
     source, run = donor.run(), member.run()
     path = None if source is None else latest(source)
-    if source is None or path is None or run is None:
+    if source is None or path is None:
         raise DataError(
-            f"Member {member.member} cannot copy member {donor.member}: there is no checkpoint, or no run to "
-            f"put it into. See {donor.folder} and {member.folder}."
+            f"Member {member.member} cannot copy member {donor.member}, which has no checkpoint. See "
+            f"{donor.folder}."
         )
+    if run is None:
+        return
     partial = run.path / ".checkpoints"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()

@@ -133,14 +133,17 @@ def decide(
     stale = frozenset(one.id for one in own) - {one.id for one in fresh}
     if how.least is None:
         return Decision(_given_up(how, fresh, success, rng), stale)
-    pool = [*aged, *([success] if success is not None else [])]
+    newest = max(one.version for one in aged)
+    # Of the newest version, so that its own does not count as one of the step's.
+    stored = None if success is None else replace(success, version=newest)
+    pool = aged if stored is None else [*aged, stored]
     size = max(min(how.least, asked), len(fresh))
     kept = dart_group(pool, group, size=size, versions=versions)
     if kept is None:
         return Decision(left_out=frozenset(one.id for one in own))
-    if success is None or success not in kept:
+    if stored is None or stored not in kept:
         return Decision(left_out=stale)
-    return Decision(_given_up(how, fresh, success, rng), stale)
+    return Decision(_given_up(how, fresh, stored, rng), stale)
 
 
 def _given_up(how: TaskReplay, own: Sequence[Rollout], success: Rollout | None, rng: Random) -> str | None:

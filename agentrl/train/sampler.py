@@ -21,6 +21,9 @@ LOOK_SECONDS = 1.0
 MOST_BATCHES = 32
 """Batches of tasks that a step may play in search of groups whose rewards differ."""
 
+NO_ROWS = "no materializable trajectories"
+"""What verl's buffer says of a step without a single row."""
+
 HOPELESS_BATCHES = 3
 """After this many batches of groups in a row without a single row, the run stops."""
 
@@ -66,9 +69,22 @@ class WatchfulReplayBuffer(_Woken):
             self.refill_fn = self._refill
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> Any:
-        """verl's, with the count of replaced groups begun anew."""
+        """verl's, with the count of replaced groups begun anew.
+
+        Raises:
+            InfrastructureError: every episode of the step was void.
+        """
         self._played = 0
-        found = super().sample(global_steps, partition_id, batch_size)
+        try:
+            found = super().sample(global_steps, partition_id, batch_size)
+        except RuntimeError as problem:
+            if NO_ROWS not in str(problem):
+                raise
+            check_run(self._run)
+            raise InfrastructureError(
+                f"Every episode of step {global_steps} was void, so there is nothing to train on. The events "
+                "name the reasons; the engine or the tools' machines are down."
+            ) from problem
         self.sampled = found[0]
         return found
 
@@ -126,6 +142,7 @@ class StreamingReplayBuffer(_Woken, ReplayBufferAsync):
         self.after = 0
         self.dropped: Counter[str] = Counter()
         self._empty = 0
+        self._good: set[str] = set()
 
     def outstanding(self) -> int:
         """Groups of training that are admitted and not trained."""
@@ -183,9 +200,11 @@ class StreamingReplayBuffer(_Woken, ReplayBufferAsync):
                 reasons[group.name] = "void"
             elif self.rule.too_late(group, version):
                 reasons[group.name] = "stale"
+        good = {group.name for group in groups if group.finished and group.name not in reasons}
+        if good - self._good:  # those that only wait for a whole batch say nothing of how things are now
+            self._empty = 0
+        self._good = good
         if not reasons:
-            if any(group.finished for group in groups):
-                self._empty = 0
             return False
         self._empty += sum(reason != "stale" for reason in reasons.values())
         if self._empty >= HOPELESS_BATCHES * self.batch:

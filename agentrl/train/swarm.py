@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from pydantic import ValidationError
 from tensordict import NonTensorStack, TensorDict
 
 from agentrl.algorithms.swarm import chosen, external_groups, informative
@@ -18,6 +20,8 @@ from agentrl.train.experience import ASKED, PLAYED
 from agentrl.train.packets import MOST_BYTES, Packet, read_packet
 from agentrl.train.replay import SwarmReplay
 from agentrl.train.stored import Session
+
+logger = logging.getLogger(__name__)
 
 FILE = "swarm.json"
 """In a checkpoint's folder."""
@@ -155,34 +159,39 @@ class Swarm:
         for session in played:
             if session.summary.get("replayed") is None and session.summary.get("said"):
                 groups[session.group].append(session)
-        packets = [self._packet(members, step) for members in groups.values() if len(members) > 1]
-        small = [packet for packet in packets if len(packet) <= MOST_BYTES]
+        wanted = [members for members in groups.values() if len(members) > 1]
+        packets = [packet for members in wanted if (packet := self._packet(members, step)) is not None]
+        self.counts["swarm/unfit"] += len(wanted) - len(packets)
         try:
-            self._exchange.share(small, step)
+            self._exchange.share(packets, step)
         except InfrastructureError as problem:
             self.problem = str(problem)
             return
-        self.counts["swarm/shared"] += len(small)
+        self.counts["swarm/shared"] += len(packets)
 
-    def _packet(self, members: Sequence[Session], step: int) -> bytes:
+    def _packet(self, members: Sequence[Session], step: int) -> bytes | None:
+        """What travels; ``None`` of a group that is too large for that, or says what nobody may send."""
         completions = [
             {"messages": member.summary["said"], "reward": float(member.summary["reward"])}
             for member in members[:64]
         ]
         task = members[0].task
-        packet = Packet.model_validate(
-            {
-                "node": self._node, "env": self._env, "step": step, "task": task,
-                "prompt": json.loads(self._tasks[task])["prompt"], "completions": completions,
-            }
-        )  # fmt: skip
-        return packet.to_json()
+        told = {
+            "node": self._node, "env": self._env, "step": step, "task": task,
+            "prompt": json.loads(self._tasks[task])["prompt"], "completions": completions,
+        }  # fmt: skip
+        try:
+            packet = Packet.model_validate(told).to_json()
+        except ValidationError as problem:
+            logger.info("a group of task %s is not shared: %s", task, problem)
+            return None
+        return packet if len(packet) <= MOST_BYTES else None
 
     def take_told(self) -> dict[str, float]:
         """This step's counts by the metric's name; they begin anew."""
         counts, self.counts = self.counts, Counter()
         void = counts.pop("swarm/episodes", 0) - counts.pop("swarm/judged", 0)
-        names = ("groups", "taken", "dropped", "refused", "shared")
+        names = ("groups", "taken", "dropped", "refused", "shared", "unfit")
         told = {f"swarm/{name}": float(counts[f"swarm/{name}"]) for name in names}
         return told | {"swarm/void": float(max(0, void)), "swarm/waiting": float(len(self))}
 

@@ -14,8 +14,8 @@ def check_shared(plan: Plan, config: TrainConfig, env: Env) -> None:
     """Refuse runs whose episodes cannot be told again.
 
     Raises:
-        ConfigError: the mode is another than sync, the step has a single group, or the environment's episodes
-            are played by an agent of its own.
+        ConfigError: the mode is another than sync, the step has a single group, groups would have other
+            sizes or episodes other beginnings than they had, or an agent of the environment's plays them.
     """
     if not isinstance(plan.replay, SwarmReplay):
         return
@@ -26,5 +26,15 @@ def check_shared(plan: Plan, config: TrainConfig, env: Env) -> None:
         raise ConfigError(
             f"{name}, so algorithm.tasks_per_step must be 2 or more: one group is the run's own."
         )
+    groups = plan.algorithm.groups
+    rollout = plan.algorithm.rollout
+    fits = {
+        "algorithm.groups.adaptive_size=false": not groups.adaptive_size,
+        "algorithm.groups.adaptive_length=false": not groups.adaptive_length,
+        "algorithm.rollout=null": rollout is None or rollout.name != "stored_starts",
+    }
+    wanted = ", ".join(setting for setting, fit in fits.items() if not fit)
+    if wanted:
+        raise ConfigError(f"{name}, whose episodes are told again as they were played. It wants {wanted}.")
     if isinstance(env, AgentEnv):
         raise ConfigError(f"{name}, and an agent of environment {env.name}'s own cannot be told what to say.")

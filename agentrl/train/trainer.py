@@ -71,6 +71,8 @@ class AgentTrainer(UtteranceTrainer):
         self._unsaved: str | None = None
         self._finished = 0
         self._ending: Exception | None = None
+        self._half = False
+        """Whether a step has begun to change what a checkpoint holds."""
         self.global_steps: int = 0
 
     def prepare(self, config: TrainConfig) -> None:
@@ -119,10 +121,18 @@ class AgentTrainer(UtteranceTrainer):
 
     def on_step_end(self) -> None:
         """After an update: give the engine the new weights. A run that must stop first tells the step."""
-        self._finished = self.global_steps
+        self._finished, self._half = self.global_steps, False
+        self._unless_ending(self._pass_weights_on)
+
+    def _pass_weights_on(self) -> None:
+        check_run(self._folder)
+        super().on_step_end()
+
+    def _unless_ending(self, action: Callable[[], None]) -> None:
+        """Do what belongs to a step's end; where it fails, the run ends once the step has been told."""
         try:
-            check_run(self._folder)
-            super().on_step_end()
+            if self._ending is None:
+                action()
         except Exception as problem:
             self._ending = problem
 
@@ -133,19 +143,6 @@ class AgentTrainer(UtteranceTrainer):
         rows = fetch_rows(batch, tokens=tokens, images=self._vision is not None)
         self._trained = rows if self._attribution is None else self._attribution.told(rows)
         self._tell_rows([row for row in rows if not row.replayed])
-        return batch
-
-    def _step_once(
-        self, metrics: dict[str, Any], timing_raw: dict[str, float], sample_batch_size: int
-    ) -> KVBatchMeta:
-        try:
-            batch: KVBatchMeta = super()._step_once(metrics, timing_raw, sample_batch_size)
-        except IndexError as problem:
-            check_run(self._folder)
-            raise InfrastructureError(
-                f"Every episode of step {self.global_steps} was void, so there is nothing to train on. The "
-                "events name the reasons; the engine or the tools' machines are down."
-            ) from problem
         return batch
 
     def _next_train_batch(self, num_prompts: int | None = None) -> TensorDict:
@@ -177,6 +174,7 @@ class AgentTrainer(UtteranceTrainer):
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         """Advantages by verl's estimator where it has the algorithm's, else by ours."""
+        self._half = True
         if self._attribution is not None:
             self._attribution.add(batch)
         if self._plan.estimator is not None:
@@ -371,10 +369,17 @@ class AgentTrainer(UtteranceTrainer):
         return [memory for memory in kept if memory is not None]
 
     def _rescue(self) -> None:
-        """Keep the weights of the last finished step, if the training workers still can."""
+        """Keep the weights of the last finished step, if they are still there and the workers can."""
         self.global_steps = finished = self._finished
         folder = Path(self.config.trainer.default_local_dir)
         if finished < 1 or (folder / f"global_step_{finished}").exists():
+            return
+        if self._half:
+            message = (
+                f"No checkpoint of step {finished} could be kept: a part of the next step was trained "
+                "already. The run can go on from an earlier checkpoint."
+            )
+            self._events.emit(Warned(message))
             return
         self._attempt(self._save_checkpoint, "No checkpoint could be kept")
 

@@ -112,3 +112,18 @@ async def test_who_can_wait_gets_the_label_if_it_comes_in_time() -> None:
     await asyncio.sleep(0)
     go.set()
     assert await asyncio.gather(*asked) == [0.5, 0.5, None]
+
+
+async def test_a_text_that_comes_when_the_last_worker_ends_is_judged_too() -> None:
+    async def judge(text):
+        return 1.0
+
+    labels = Intrinsic(judge, workers=1)
+
+    async def next_one(text: str, follower: str) -> None:
+        await labels.label_within(text, 30)
+        assert labels.label(follower) is None
+
+    await asyncio.gather(next_one("a", "b"))
+    await asyncio.wait_for(labels.drained(), 5)
+    assert labels.label("b") == 1.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from tensordict import NonTensorStack, TensorDict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1 import trainer_base
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 from verl.workers.engine.utils import prepare_micro_batches
 
@@ -21,7 +23,7 @@ from agentrl.algorithms import load, names
 from agentrl.algorithms.spec import PARTS
 from agentrl.config import Algorithm as Settings
 from agentrl.config import load_config
-from agentrl.errors import ConfigError
+from agentrl.errors import ConfigError, InfrastructureError
 from agentrl.train import queue
 from agentrl.train.algorithm import plan, verl_options
 from agentrl.train.loss import agent_loss
@@ -370,3 +372,46 @@ def test_a_group_without_rows_has_failed_and_is_not_looked_at(tmp_path: Path) ->
         assert made._dapo_filtered_keys("train")[0] == set()
     assert searching.failure_keys["train"] == {"void"} and not searching.finished_keys["train"]
     assert plain.finished_keys["train"] == {"void"}
+
+
+def test_a_step_without_a_single_row_ends_the_run_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = buffer(tmp_path, 0, [])
+    monkeypatch.setattr(plain, "_sync_metadata_from_transfer_queue", lambda: None)
+    plain.finished_keys["train"] = {"void"}
+    with pytest.raises(InfrastructureError, match=r"Every episode of step 7 was void.*events name"):
+        plain.sample(7, "train", 1)
+
+
+def test_a_step_that_was_half_trained_is_not_kept_as_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that breaks off keeps the last finished step, unless the weights have gone on from it."""
+    made, events = object.__new__(SyncTrainer), []
+    made.config = OmegaConf.create({"trainer": {"default_local_dir": str(tmp_path)}})
+    made._events, made._folder = SimpleNamespace(emit=events.append), tmp_path
+    made._ending, made.global_steps, made._plan = None, 3, plan(load_config("env").algorithm)
+    made._attribution, saved = None, []
+    monkeypatch.setattr(SyncTrainer, "_save_checkpoint", lambda self: saved.append(self.global_steps))
+    monkeypatch.setattr(PPOTrainerSync, "on_step_end", lambda self: None)
+    monkeypatch.setattr(PPOTrainer, "_compute_advantage", lambda self, batch, metrics: batch)
+    made.on_step_end()
+    made._rescue()
+    assert saved == [3]
+    made.global_steps = 4
+    made._compute_advantage(KVBatchMeta(partition_id="train", keys=[], tags=[]), {})
+    made._rescue()
+    assert saved == [3] and "a part of the next step was trained" in events[0].message
+
+
+def test_what_fails_at_a_steps_end_is_raised_once_the_step_was_told(tmp_path: Path) -> None:
+    made = object.__new__(SyncTrainer)
+    made._ending = None
+
+    def fail() -> None:
+        raise InfrastructureError("gone")
+
+    made._unless_ending(fail)
+    assert isinstance(made._ending, InfrastructureError)
+    made._unless_ending(lambda: pytest.fail("nothing more is done to a run that ends"))

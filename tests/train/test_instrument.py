@@ -148,6 +148,12 @@ async def test_what_a_policy_prints_is_no_mark_where_another_model_prints() -> N
     assert one.rewards["marks"] == 1
 
 
+async def test_a_program_that_nobody_may_change_earns_no_mark() -> None:
+    cheat = "x = 'MARK'\nprint('loaded data'); print('wrote submission')\n"
+    one, _ = await played(f"```python\n{cheat}print('MARK evaluated')\n```", cheat)
+    assert "wrote submission" in one.calls[0].observation.text and one.rewards["marks"] == 0
+
+
 @pytest.mark.parametrize("answer", ["No.", "hang", (500, {}, b"")])
 async def test_without_an_answer_the_policys_own_program_runs(answer: Any) -> None:
     one, _ = await played(answer, "print(41 + 1)")

@@ -13,7 +13,7 @@ import torch
 
 from agentrl.algorithms.pbt import Event, Hyper, replay
 from agentrl.cli.tune import prepared
-from agentrl.errors import ConfigError, InfrastructureError
+from agentrl.errors import ConfigError, DataError, InfrastructureError
 from agentrl.train import trials
 from agentrl.train.population import FAILED, Population, Segment, copy_state, latest, set_learning_rate
 
@@ -44,7 +44,7 @@ class Runs:
         return [segment.member not in self.failing for segment in segments]
 
 
-def population(folder: Path, **how: int) -> Population:
+def population(folder: Path, **how: Any) -> Population:
     return Population(folder, "env", ["mode=sync"], SPACE, seed=3, **{"every": 5, "steps": 15, **how})
 
 
@@ -100,6 +100,27 @@ def test_a_member_that_fails_is_the_worst_and_if_all_do_it_ends(tmp_path: Path) 
     assert all(event.member == best for event in made.events) and made.scores[best] == FAILED
     with pytest.raises(InfrastructureError, match="Every member failed"):
         population(tmp_path / "all", size=2).train(Runs(failing=[0, 1]))
+
+
+def test_a_member_that_failed_is_copied_by_nobody(tmp_path: Path) -> None:
+    """Half of four would give way to the other half, of which one failed too."""
+    made = population(tmp_path, size=4, quantile=0.5)
+    best = max(range(4), key=lambda member: made.hypers[member][RATE])
+    made.train(Runs(failing=[member for member in range(4) if member != best]))
+    assert len(made.events) == 4 and {event.donor for event in made.events} == {best}
+
+
+def test_a_member_without_a_run_takes_over_the_settings_alone(tmp_path: Path) -> None:
+    donor = Segment(0, str(tmp_path / "0"), "math", (), 5, 60.0)
+    member = Segment(1, str(tmp_path / "1"), "math", (), 5, 60.0)
+    with pytest.raises(DataError, match="member 0, which has no checkpoint"):
+        copy_state(donor, member)
+    run = tmp_path / "0" / "run"
+    (run / "checkpoints" / "global_step_5").mkdir(parents=True)
+    (run / "config.yaml").touch()
+    (run / "checkpoints" / "latest_checkpointed_iteration.txt").write_text("5")
+    copy_state(donor, member)
+    assert not (tmp_path / "1").exists()
 
 
 def test_a_checkpoint_is_whole_at_its_new_place(tmp_path: Path) -> None:

@@ -127,6 +127,15 @@ def test_what_becomes_of_a_group(how: dict, success: bool, expected: Decision) -
     assert found == expected
 
 
+@pytest.mark.parametrize("version", [2, 4, 5])
+def test_a_stored_successs_own_version_is_none_of_the_steps(version: int) -> None:
+    """Four failures of versions 5, 5, 3 and 3, of which the newest two versions count."""
+    step = [Rollout(f"a{i}", "a", 0.0, sampled, i) for i, sampled in enumerate((5, 5, 3, 3))]
+    stored = Rollout("stored", "a", 1.0, version, -1, used=True)
+    how = TaskReplay(newest_versions=2, least=4, replace="oldest")
+    assert decide(how, step, "a", stored, asked=4, rng=Random(2)) == Decision("a2")
+
+
 def test_a_group_with_a_success_keeps_all_of_its_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
     made = lab(monkeypatch, TRPO)
     group = [Played(1.0), *[Played(0.0)] * 3]

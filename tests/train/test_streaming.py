@@ -116,6 +116,32 @@ def test_a_run_without_a_single_row_ends(made: Callable[..., Buffer]) -> None:
         buffer.sample(6, "train", 1)
 
 
+@pytest.mark.parametrize("policy", ["drop", "wait"])
+def test_good_groups_that_wait_for_a_batch_do_not_keep_a_hopeless_run_alive(
+    made: Callable[..., Buffer], policy: str
+) -> None:
+    buffer = made(policy)
+    buffer.put("good", step=6, versions=[5])
+    buffer.admit = lambda: buffer.put(f"void{len(buffer.dropped)}x{buffer.dropped.total()}", step=6)
+    buffer.put("void", step=6)
+    with pytest.raises(InfrastructureError, match="6 groups of episodes in a row were void"):
+        buffer.sample(6, "train", 2)
+
+
+def test_a_good_group_now_and_then_is_enough_to_go_on(made: Callable[..., Buffer]) -> None:
+    buffer, names = made(), iter(range(100))
+
+    def admit() -> None:
+        number = next(names)
+        buffer.put(f"void{number}", step=6)
+        if number % 5 == 4:
+            buffer.put(f"good{number}", step=6, versions=[5])
+
+    buffer.admit = admit
+    buffer.put("void", step=6)
+    assert buffer.sample(6, "train", 4)[0].names == ["good14", "good19", "good4", "good9"]
+
+
 def test_a_waiting_trainer_notices_that_it_must_end(tmp_path: Path, made: Callable[..., Buffer]) -> None:
     write_failure(tmp_path, RunStopped("interrupted"))
     with pytest.raises(RunStopped, match="interrupted"):

@@ -270,6 +270,20 @@ def test_what_is_shared_is_what_was_said(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert b"answer" not in data
 
 
+def test_a_group_that_nobody_may_send_is_left_out_and_counted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What a policy says must not end the run: here it named a tool in ten thousand letters."""
+    made = node(monkeypatch, tmp_path, tasks=2)
+    calls = [{"id": "1", "type": "function", "function": {"name": "x" * 10_000, "arguments": {}}}]
+    odd = Shared(1.0, more={"said": [{"role": "assistant", "content": "", "tool_calls": calls}]})
+    made.step({"a": [odd, own(0)], "b": [own(1), own(0)]})
+    (data,) = FolderExchange(tmp_path, "reader").take().packets
+    assert read_packet(data).task == "b"
+    told = made.trainer._swarm_metrics()
+    assert (told["swarm/shared"], told["swarm/unfit"]) == (1, 1)
+
+
 def test_episodes_played_elsewhere_are_not_missing() -> None:
     config = load_config("env", ["algorithm.tasks_per_step=4", "algorithm.group_size=2"]).algorithm
     assert expected_episodes([], config, elsewhere=2) == 4
@@ -374,5 +388,7 @@ def test_runs_that_cannot_share_are_told() -> None:
         check(Env(), "mode=async")
     with pytest.raises(ConfigError, match="tasks_per_step"):
         check(Env(), "algorithm.tasks_per_step=1")
+    with pytest.raises(ConfigError, match="It wants algorithm.groups.adaptive_size=false, algorithm.rollout"):
+        check(Env(), "algorithm.groups.adaptive_size=true", "algorithm.rollout.name=stored_starts")
     with pytest.raises(ConfigError, match="of its own|'s own"):
         check(object.__new__(AgentEnv))
