@@ -119,7 +119,7 @@ class Intrinsic:
             self._keep(key, verdict)
             self._open.pop(key).set()
         # Now, and not once the loop comes round to it: what is asked until then would wait for nobody.
-        self._tasks.discard(asyncio.current_task())  # type: ignore[arg-type]
+        self._tasks.discard(asyncio.current_task())
 
     def _keep(self, key: str, verdict: float | None) -> None:
         if verdict is None:

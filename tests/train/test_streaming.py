@@ -133,7 +133,8 @@ def test_a_good_group_now_and_then_is_enough_to_go_on(made: Callable[..., Buffer
 
     def admit() -> None:
         number = next(names)
-        buffer.put(f"void{number}", step=6)
+        if number < 19:
+            buffer.put(f"void{number}", step=6)
         if number % 5 == 4:
             buffer.put(f"good{number}", step=6, versions=[5])
 
