@@ -16,7 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from agentrl.algorithms.batch import Batch, Tokens
-from agentrl.algorithms.groups import Ints, dense, group_mean, group_std, leave_one_out_mean
+from agentrl.algorithms.groups import (
+    Ints,
+    all_alike,
+    dense,
+    group_mean,
+    group_std,
+    leave_one_out_mean,
+)
 from agentrl.algorithms.returns import discounted, gae, segment_returns
 from agentrl.algorithms.running import RunningPercentile
 from agentrl.algorithms.scan import Floats
@@ -33,8 +40,10 @@ def relative(
 ) -> Floats:
     """Values less their baseline, over their scale.
 
-    The mean and the one left out are of the group; a group of one has baseline 0 and standard deviation 1,
-    as in verl. The batch's standard deviation is that of the centred values (ScaleRL).
+    The mean and the one left out are of the group. What is alone in it is its own mean, so ``mean`` gives it
+    0 (in verl a group of one, as others' void episodes leave it, has its whole reward for an advantage), and
+    ``leave_one_out`` has nothing to subtract. The batch's standard deviation is that of the centred values
+    (ScaleRL).
 
     Args:
         values: returns. ``[K]``
@@ -44,16 +53,36 @@ def relative(
         median: the running median.
     """
     numbers, places = np.asarray(values, dtype=np.float64), dense(group)
-    alone = np.bincount(places, minlength=1)[places] == 1 if len(places) else np.zeros(0, dtype=bool)
     if how.baseline == "mean":
-        baseline = np.where(alone, 0.0, group_mean(numbers, places))
+        centred = numbers - group_mean(numbers, places)
     elif how.baseline == "leave_one_out":
-        baseline = leave_one_out_mean(
-            numbers, places, np.arange(len(numbers)) if owner is None else dense(owner)
-        )
+        owners = np.arange(len(numbers)) if owner is None else dense(owner)
+        centred = numbers - leave_one_out_mean(numbers, places, owners)
     else:
-        baseline = np.full_like(numbers, median if how.baseline == "median" else 0.0)
-    return _scaled(numbers - baseline, numbers, places, how)
+        centred = numbers - (median if how.baseline == "median" else 0.0)
+    if how.baseline in ("mean", "leave_one_out"):  # a tiny scale would make numbers of what rounding left
+        centred = np.where(all_alike(numbers, places), 0.0, centred)
+    return _scaled(centred, numbers, places, how)
+
+
+def first_returns(tokens: Tokens, spec: Algorithm) -> Floats:
+    """What each episode's first turn is worth, as the level of turns has it (UI-S1's filter). ``[E]``
+
+    Raises:
+        ValueError: no level compares turns.
+    """
+    of_turns = [how for _, how in spec.levels() if how.level in ("turn", "step") and how.baseline != "critic"]
+    if not of_turns:
+        raise ValueError("the first turn's return needs an advantage of turns that are compared")
+    return _turn_returns(tokens, of_turns[-1])[np.unique(tokens.turn_episode, return_index=True)[1]]
+
+
+def _turn_returns(tokens: Tokens, how: Advantage) -> Floats:
+    """Each turn's discounted return. ``[K]``"""
+    goes_on = tokens.turn_continues()
+    if how.segments == "none":
+        return discounted(tokens.turn_reward, goes_on, how.gamma)
+    return segment_returns(tokens.turn_reward, tokens.turn_match, goes_on, how.gamma, how.segments)
 
 
 def compute(batch: Batch, spec: Algorithm, *, median: RunningPercentile | None = None) -> Result:
@@ -98,11 +127,7 @@ def _level(tokens: Tokens, how: Advantage, median: float) -> tuple[Floats, Float
     if how.level == "token":
         to_go = discounted(tokens.reward, tokens.continues(), how.gamma)
         return relative(to_go, tokens.group, how, owner=tokens.episode), None
-    goes_on = tokens.turn_continues()
-    if how.segments == "none":
-        to_go = discounted(tokens.turn_reward, goes_on, how.gamma)
-    else:
-        to_go = segment_returns(tokens.turn_reward, tokens.turn_match, goes_on, how.gamma, how.segments)
+    to_go = _turn_returns(tokens, how)
     group: Ints = dense(tokens.turn_group, tokens.turn_step) if how.level == "step" else tokens.turn_group
     return relative(to_go, group, how, owner=tokens.turn_episode)[tokens.turn], None
 

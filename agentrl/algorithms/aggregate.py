@@ -14,13 +14,15 @@ from agentrl.algorithms.spec import Aggregation
 
 
 def token_shares(batch: Batch, how: Aggregation, *, horizon: int | None = None) -> npt.NDArray[np.float32]:
-    """The share of each token that the mask lets count. They sum to 1, save with the two kinds of sums.
+    """The share of each token that the mask lets count. They sum to 1, save with the three kinds of sums.
 
     - ``token``: all tokens alike (DAPO).
     - ``sequence``: rows alike (GRPO); ``episode``: episodes alike, where one has several rows.
     - ``prompt``: a prompt's tokens alike, prompts alike (ScaleRL).
     - ``action``: episodes alike, in an episode turns, in a turn tokens (WebAgent-R1's triple mean).
-    - ``sequence_sum``: one over the number of rows; ``sum_norm``: that over the horizon (Dr. GRPO).
+    - ``turn``: turns alike, whosever they are (DART, whose rows are single turns).
+    - ``sequence_sum``: one over the number of rows; ``turn_sum``: over that of turns (ArCHer); ``sum_norm``:
+      ``sequence_sum`` over the horizon (Dr. GRPO).
 
     Args:
         batch: the whole step's rows, or what one optimizer update is made of.
@@ -44,11 +46,16 @@ def token_shares(batch: Batch, how: Aggregation, *, horizon: int | None = None) 
         if how.kind == "sum_norm":
             divisor *= _horizon(how.horizon or horizon)
         return tokens.placed(np.full(count, 1.0 / divisor))
+    if how.kind == "turn_sum":
+        return tokens.placed(np.full(count, 1.0 / len(tokens.starts)))
     if how.kind == "action":
         turns = np.bincount(tokens.turn_episode)
         of_turn = 1.0 / (len(turns) * turns[tokens.turn_episode] * tokens.turn_lengths())
         return tokens.placed(of_turn[tokens.turn])
-    unit = {"sequence": tokens.row, "episode": tokens.episode, "prompt": tokens.group}[how.kind]
+    units = {
+        "sequence": tokens.row, "episode": tokens.episode, "prompt": tokens.group, "turn": tokens.turn
+    }  # fmt: skip
+    unit = units[how.kind]
     lengths = np.bincount(unit)
     return tokens.placed((1.0 / (np.count_nonzero(lengths) * np.maximum(lengths, 1)))[unit])
 

@@ -8,12 +8,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from agentrl.algorithms.groups import Bools, Ints, dense, group_std
+from agentrl.algorithms.groups import SAME, Bools, Ints, dense, group_std
 from agentrl.algorithms.scan import Floats
 from agentrl.algorithms.spec import Filters
-
-SAME = 1e-8
-"""Rewards whose standard deviation is no larger are all alike."""
 
 
 def varied(rewards: npt.ArrayLike, group: npt.ArrayLike) -> Bools:
@@ -39,16 +36,27 @@ def top_by_std(rewards: npt.ArrayLike, group: npt.ArrayLike, share: float, *, dd
     return kept[number]
 
 
-def kept_episodes(rewards: npt.ArrayLike, group: npt.ArrayLike, how: Filters) -> Bools:
-    """All that :class:`Filters` says of groups, one after the other."""
+def kept_episodes(
+    rewards: npt.ArrayLike, group: npt.ArrayLike, how: Filters, *, spread_of: npt.ArrayLike | None = None
+) -> Bools:
+    """All that :class:`Filters` says of groups, one after the other.
+
+    Args:
+        rewards: ``[E]``
+        group: ``[E]``
+        how: the filters.
+        spread_of: whose standard deviation ``least_std`` and ``top_share`` look at; default: that of
+            rewards. ``[E]``
+    """
     reward, number = np.asarray(rewards, dtype=np.float64), dense(group)
+    measured = reward if spread_of is None else np.asarray(spread_of, dtype=np.float64)
     kept = np.ones(len(reward), dtype=bool)
     if how.zero_variance == "drop":
         kept &= varied(reward, number)
     if how.least_std is not None:
-        kept &= std_above(reward, number, how.least_std, ddof=how.std_ddof)
+        kept &= std_above(measured, number, how.least_std, ddof=how.std_ddof)
     if how.top_share is not None and kept.any():
-        kept[kept] = top_by_std(reward[kept], number[kept], how.top_share, ddof=how.std_ddof)
+        kept[kept] = top_by_std(measured[kept], number[kept], how.top_share, ddof=how.std_ddof)
     return kept
 
 

@@ -14,6 +14,9 @@ from agentrl.algorithms.scan import Floats
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
+SAME = 1e-8
+"""Numbers whose standard deviation is no larger are all alike."""
+
 
 def dense(*keys: npt.ArrayLike) -> Ints:
     """Numbers from 0 on for rows of keys; equal rows get the same. Each key is ``[K]``."""
@@ -22,6 +25,11 @@ def dense(*keys: npt.ArrayLike) -> Ints:
     for column in columns[1:]:
         number = number * (int(column.max(initial=0)) + 1) + column
     return np.unique(number, return_inverse=True)[1].astype(np.int64)
+
+
+def all_alike(values: npt.ArrayLike, group: Ints) -> Bools:
+    """Where all numbers of the group are the same, but for rounding; never in a group of one."""
+    return np.asarray(group_std(values, group, 0) <= SAME)
 
 
 def group_sizes(group: Ints) -> Ints:

@@ -127,11 +127,13 @@ class Correction(Part):
 class Aggregation(Part):
     """What share each token has in the loss."""
 
-    kind: Literal["token", "sequence", "episode", "prompt", "action", "sequence_sum", "sum_norm"] = Field(
+    kind: Literal[
+        "token", "sequence", "episode", "prompt", "turn", "action", "sequence_sum", "turn_sum", "sum_norm"
+    ] = Field(
         "token",
-        description="token: all alike; sequence: rows alike; episode, prompt: episodes or prompts alike; "
-        "action: episodes alike, in them turns alike; sequence_sum: mean over rows of sums; "
-        "sum_norm: the same over horizon",
+        description="token: all alike; sequence: rows alike; episode, prompt, turn: episodes, prompts or "
+        "turns alike; action: episodes alike, in them turns alike; sequence_sum, turn_sum: mean over rows or "
+        "turns of sums; sum_norm: sequence_sum over horizon",
     )
     horizon: int | None = Field(None, ge=1, description="default: rollout.max_trajectory_tokens")
 
@@ -172,9 +174,18 @@ class Filters(Part):
     zero_variance: Literal["keep", "drop", "resample"] = Field(
         "keep", description="groups whose rewards are all alike; resample: others take their place"
     )
-    least_std: float | None = Field(None, ge=0, description="groups with less are dropped")
+    least_std: float | None = Field(None, ge=0, description="groups with less are left out")
+    below_std: Literal["drop", "resample"] = Field(
+        "drop", description="what becomes of them; resample: others take their place"
+    )
+    std_of: Literal["reward", "first_return"] = Field(
+        "reward", description="of an episode; first_return: what its first turn is worth (UI-S1)"
+    )
     std_ddof: Literal[0, 1] = 1
     top_share: float | None = Field(None, gt=0, le=1, description="share of groups kept, by their std")
+    truncated: Literal["keep", "mask"] = Field(
+        "keep", description="episodes that ran into a limit; mask: they stay in baselines and do not count"
+    )
     least_advantage: float | None = Field(None, gt=0, description="episodes whose |A| is below do not count")
     solved: float | None = Field(
         None, gt=0, le=1, description="tasks with this pass rate are not played again in later epochs"
@@ -182,6 +193,12 @@ class Filters(Part):
     low_entropy_turns: float | None = Field(
         None, gt=0, lt=1, description="share of a group's turns left out: those of lowest entropy"
     )
+
+    @property
+    def replaces(self) -> bool:
+        """Whether further groups are played in the place of some."""
+        short = self.least_std is not None and self.below_std == "resample"
+        return short or self.zero_variance == "resample"
 
 
 class Groups(Part):
@@ -197,8 +214,8 @@ class Groups(Part):
 class Staleness(Part):
     """How old samples may be."""
 
-    max_lag: int = Field(
-        0, ge=0, description="most versions that a sample may lag behind; above 0 it takes mode=async"
+    max_lag: int | None = Field(
+        None, ge=0, description="most versions that a sample may lag behind; above 0 it takes mode=async"
     )
 
 
@@ -270,6 +287,9 @@ class Algorithm(Part):
         levels = [self.advantage, *([self.second_advantage] if self.second_advantage else [])]
         if any(level.baseline == "critic" for level in levels) and self.critic is None:
             raise ValueError("the advantage's baseline is a critic, and there is none: set critic.kind")
+        turns = [level for level in levels if level.level in ("turn", "step") and level.baseline != "critic"]
+        if self.filters.std_of == "first_return" and not turns:
+            raise ValueError("filters.std_of=first_return needs an advantage that compares turns or steps")
         dropped = self.filters.zero_variance == "drop", self.filters.least_std, self.filters.top_share
         if self.critic is not None and any(dropped):
             raise ValueError("filters leave out groups, and a critic learns from every episode")

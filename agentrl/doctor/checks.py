@@ -337,17 +337,16 @@ def group_advantages(rewards_G: np.ndarray[Any, Any], how: Advantage) -> np.ndar
     """Advantages of one group's episodes. ``rewards_G`` and the result are ``[G]``.
 
     GRPO's is ``(R - mean) / (std + 1e-6)`` with the sample standard deviation over the group (DeepSeekMath,
-    section 4.1); a group of one has mean 0 and standard deviation 1. That of leave-one-out is
-    ``(R - mean) G / (G - 1)``.
+    section 4.1); a group of one teaches nothing. That of leave-one-out is ``(R - mean) G / (G - 1)``.
     """
     size, centred = len(rewards_G), np.asarray(rewards_G - rewards_G.mean(), dtype=float)
     if size == 1:
-        centred = np.asarray(rewards_G, dtype=float)
-    elif how.baseline == "leave_one_out":
+        return np.zeros(1)
+    if how.baseline == "leave_one_out":
         centred = centred * size / (size - 1)
     if how.scale == "none":
         return centred
-    spread = rewards_G.std(ddof=how.ddof) if size > 1 else 1.0
+    spread = rewards_G.std(ddof=how.ddof)
     return np.asarray(centred / (spread + how.epsilon))
 
 

@@ -186,7 +186,7 @@ def verl_options(plan: Plan, horizon: int) -> dict[str, Any]:
         "algorithm.norm_adv_by_std_in_grpo": advantage.scale == "group_std",
         "algorithm.gamma": advantage.gamma,
         "algorithm.lam": advantage.lam,
-        "algorithm.filter_groups.enable": algorithm.filters.zero_variance == "resample",
+        "algorithm.filter_groups.enable": algorithm.filters.replaces,
         "critic.enable": plan.has_critic,
         # verl updates the policy from this step on, counted from 1.
         "trainer.critic_warmup": 0 if plan.utterance is None else plan.utterance.warmup + 1,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from agentrl.algorithms import Algorithm
-from agentrl.algorithms.advantages import compute
+from agentrl.algorithms.advantages import compute, first_returns
 from agentrl.algorithms.aggregate import token_shares
 from agentrl.algorithms.batch import Batch, Tokens
 from agentrl.algorithms.entropy import turn_entropy
@@ -24,11 +25,12 @@ Grid = npt.NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Measured:
-    """What else is known of a step's tokens. All ``[N, T]``; ``None`` where no part needs it."""
+    """What else is known of a step's tokens, ``[N, T]``, and rows, ``[N]``; ``None``: no part needs it."""
 
     entropy: Grid | None = None
     logprobs: Grid | None = None
     seconds: Grid | None = None
+    truncated: npt.NDArray[np.bool_] | None = None
 
 
 def columns(
@@ -43,7 +45,7 @@ def columns(
     """The columns that the loss and the critic read.
 
     Groups are filtered first: what is dropped is in no baseline, no batch's standard deviation, and no share.
-    Turns of low entropy stay in baselines but have no share.
+    Turns of low entropy and truncated episodes stay in baselines but have no share.
 
     Args:
         batch: the step's real rows.
@@ -58,7 +60,7 @@ def columns(
         ``loss_weights`` and ``kl_weights``. ``[N, T]``
     """
     known = measured or Measured()
-    batch = kept_rows(batch, spec.filters)
+    batch = kept_rows(batch, spec)
     result = compute(batch, spec, median=median)
     counted = _counted(batch, spec.filters, result.advantages, known)
     found: dict[str, Grid] = {
@@ -76,10 +78,10 @@ def columns(
     return found
 
 
-def kept_rows(batch: Batch, how: Filters) -> Batch:
-    """The batch, with rows of groups that the filters drop masked out."""
+def kept_rows(batch: Batch, spec: Algorithm) -> Batch:
+    """The batch, with rows of groups that the filters leave out masked out."""
     tokens = batch.tokens
-    kept = kept_episodes(tokens.episode_reward, tokens.episode_group, how)
+    kept = groups_kept(tokens, spec, spec.filters)
     if kept.all():
         return batch
     mask = batch.mask.copy()
@@ -87,9 +89,15 @@ def kept_rows(batch: Batch, how: Filters) -> Batch:
     return replace(batch, mask=mask)
 
 
+def groups_kept(tokens: Tokens, spec: Algorithm, how: Filters) -> npt.NDArray[np.bool_]:
+    """Whose group the filters do not leave out. ``[E]``"""
+    spread_of = first_returns(tokens, spec) if how.std_of == "first_return" else None
+    return kept_episodes(tokens.episode_reward, tokens.episode_group, how, spread_of=spread_of)
+
+
 def _counted(batch: Batch, how: Filters, advantages: Grid, known: Measured) -> Batch:
     """The batch with only what has a share in the loss."""
-    if how.least_advantage is None and how.low_entropy_turns is None:
+    if how.least_advantage is None and how.low_entropy_turns is None and how.truncated == "keep":
         return batch
     tokens = batch.tokens
     kept = np.ones(len(tokens.row), dtype=bool)
@@ -98,6 +106,8 @@ def _counted(batch: Batch, how: Filters, advantages: Grid, known: Measured) -> B
         largest = np.zeros(len(tokens.episode_reward))
         np.maximum.at(largest, tokens.episode, size)
         kept &= (largest >= how.least_advantage)[tokens.episode]
+    if how.truncated == "mask":
+        kept &= ~_needed(known.truncated, "ends")[tokens.row]
     if how.low_entropy_turns is not None:
         of_turns = turn_entropy(_needed(known.entropy, "entropy"), tokens)
         kept &= high_entropy_turns(of_turns, tokens.turn_group, how.low_entropy_turns)[tokens.turn]
@@ -112,7 +122,7 @@ def _balanced(tokens: Tokens, logprobs: Grid) -> tuple[Floats, Floats]:
     return alpha[tokens.episode], beta[tokens.episode]
 
 
-def _needed(grid: Grid | None, what: str) -> Grid:
+def _needed(grid: npt.NDArray[Any] | None, what: str) -> npt.NDArray[Any]:
     if grid is None:
         raise ValueError(f"the algorithm needs the tokens' {what}, and was given none")
     return grid

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 import uuid
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 from transfer_queue import KVBatchMeta
-from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.utils import tensordict_utils as tu
 from verl.utils.dataset.rl_dataset import collate_fn
 
@@ -22,9 +21,11 @@ from agentrl.task import Task
 from agentrl.train.algorithm import Plan
 from agentrl.train.batch import fetch_rows
 from agentrl.train.curriculum import Draws, chooses
+from agentrl.train.evaluating_trainer import EvaluatingTrainer
+from agentrl.train.queue import replaced_groups
 
 
-class CurriculumTrainer(PPOTrainer):
+class CurriculumTrainer(EvaluatingTrainer):
     """Draws prompts as a curriculum says, and learns from episodes which tasks are solved."""
 
     _settings: TrainConfig
@@ -41,6 +42,8 @@ class CurriculumTrainer(PPOTrainer):
 
     def _init_dataloader(self) -> None:
         super()._init_dataloader()
+        if self._plan.algorithm.filters.replaces:
+            self.replay_buffer.judge = partial(replaced_groups, algorithm=self._plan.algorithm)
         if self._draws is not None:
             self.replay_buffer.on_replaced = self._learn
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,13 +14,15 @@ import transfer_queue as tq
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 
+from agentrl.algorithms import Algorithm
 from agentrl.algorithms.aggregate import token_shares
 from agentrl.algorithms.batch import Batch
 from agentrl.algorithms.groups import dense
 from agentrl.algorithms.recalibrate import recalibrated
 from agentrl.algorithms.running import RunningPercentile
 from agentrl.train.algorithm import Plan
-from agentrl.train.columns import Measured, columns
+from agentrl.train.batch import fetch_rows
+from agentrl.train.columns import Measured, columns, groups_kept
 
 if TYPE_CHECKING:
     from agentrl.train.experience import Replayed
@@ -71,6 +74,7 @@ def add_columns(
                 entropy=read.get("entropy"),
                 logprobs=read.get("old_log_probs"),
                 seconds=read.get("turn_seconds"),
+                truncated=_truncated(batch) if plan.algorithm.filters.truncated == "mask" else None,
             ),
             median=median,
             updates=max(1, len(batch.keys) // update_rows),
@@ -115,6 +119,42 @@ def add_replay_columns(
     if plan.algorithm.ratio.level == "turn":
         added["loss_turns"] = np.where(mask, read["turn_ids"], 0)
     return _write(batch, real, added)
+
+
+def replaced_groups(batch: KVBatchMeta, algorithm: Algorithm) -> dict[str, float | None]:
+    """What becomes of groups whose place others may take (DAPO, UI-S1).
+
+    Args:
+        batch: all rows of these groups.
+        algorithm: whose filters say so.
+
+    Returns:
+        By group, its mean reward if it is to be replaced, else ``None``.
+    """
+    how = algorithm.filters
+    drop = "drop" if how.zero_variance == "resample" else "keep"
+    least = how.least_std if how.below_std == "resample" else None
+    judged = how.model_copy(update={"zero_variance": drop, "least_std": least, "top_share": None})
+    names = np.unique([key.split("_")[0] for key in batch.keys]).tolist()
+    read = _fetch(batch, batch.keys, [*FIELDS, "turn_matches"])
+    tokens = _batch(batch.keys, read["response_mask"].astype(bool), read).tokens
+    kept = groups_kept(tokens, algorithm, judged)
+    return {
+        name: None if kept[own].any() else float(tokens.episode_reward[own].mean())
+        for number, name in enumerate(names)
+        if (own := tokens.episode_group == number).any()
+    }
+
+
+def has_lone_groups(batch: KVBatchMeta) -> bool:
+    """Whether a group has one episode alone, the others being void: verl would not compare that with any."""
+    sessions = {batch.keys[i].rpartition("_")[0] for i in _real(batch)}
+    return 1 in Counter(session.rpartition("_")[0] for session in sessions).values()
+
+
+def _truncated(batch: KVBatchMeta) -> npt.NDArray[np.bool_]:
+    """Which real rows are of episodes that ran into a limit. ``[N]``"""
+    return np.asarray([row.episode["status"] == "truncated" for row in fetch_rows(batch, tokens=[])])
 
 
 def _real(batch: KVBatchMeta) -> list[int]:

@@ -122,7 +122,7 @@ def _common(config: TrainConfig, model: str, run: str) -> dict[str, Any]:
     temperature = rollout.temperature if config.eval.temperature is None else config.eval.temperature
     last_step_only = config.steps + 1
     carried_out = plan(algorithm)
-    replaces = carried_out.algorithm.filters.zero_variance == "resample"
+    replaces = carried_out.algorithm.filters.replaces
     choices: dict[str, Any] = {
         "data.train_files": str(folder / "train.parquet"),
         "data.val_files": str(folder / "test.parquet"),
@@ -277,10 +277,10 @@ def _apart(config: TrainConfig) -> dict[str, Any]:
 def _check_apart(config: TrainConfig) -> None:
     carried_out = plan(config.algorithm)
     name = carried_out.algorithm.name
-    if carried_out.algorithm.filters.zero_variance == "resample":
+    if carried_out.algorithm.filters.replaces:
         raise ConfigError(
-            f"algorithm.name={name} replaces groups whose rewards are all alike, which takes mode=sync. In "
-            f"mode={config.mode} use algorithm.filters.zero_variance=drop."
+            f"algorithm.name={name} has groups replaced that teach nothing, which takes mode=sync. In "
+            f"mode={config.mode} use drop instead of resample (algorithm.filters.zero_variance, below_std)."
         )
     if StalenessRule.of(config).policy == "correct" and carried_out.loss is None:
         raise ConfigError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,16 +46,18 @@ class _Woken(ReplayBuffer):
 class WatchfulReplayBuffer(_Woken):
     """The buffer of synchronous training.
 
-    Groups whose rewards are all alike are replaced where the algorithm says so (DAPO), up to a limit. verl
+    Groups that teach nothing are replaced where the algorithm says so (DAPO), up to a limit. verl
     gives its own buffer these settings and a custom one none, so they come with ``sampler_kwargs``:
     ``run``, the run folder, and ``replaced_groups_of``, the tasks of a step, or 0 where no group is replaced.
 
     Attributes:
         on_replaced: given the rows of groups that are about to be replaced, if somebody wants them.
+        judge: says of groups' rows which are to be replaced, and with what mean reward.
         sampled: the rows of the newest batch.
     """
 
     on_replaced: Callable[[KVBatchMeta], object] | None = None
+    judge: Callable[[KVBatchMeta], Mapping[str, float | None]]
     sampled: KVBatchMeta
 
     def __init__(self, **settings: Any) -> None:
@@ -92,24 +94,34 @@ class WatchfulReplayBuffer(_Woken):
         self._played += groups
         if self._played > self._most:
             raise ConfigError(
-                f"{self._played} groups were played for one step and hardly any had rewards that differ. "
-                "Easier or harder tasks are needed; algorithm.filters.zero_variance=drop trains on what "
-                "there is."
+                f"{self._played} groups were played for one step and hardly any had rewards that differ "
+                "enough. Easier or harder tasks are needed; drop instead of resample (algorithm.filters) "
+                "trains on what there is."
             )
         self._ask_for_more(groups)
 
     def _dapo_filtered_keys(self, partition_id: str) -> Any:
-        """verl's; it would end the run over a group whose episodes were all void, which here has failed.
+        """Groups to be replaced, and how many of them had which mean reward.
 
-        verl looks at rows: where an episode has several, a group may stay that has rewards all alike.
+        verl's looks at rows, not at episodes, and at nothing but whether rewards are all alike; and it would
+        end the run over a group whose episodes were all void, which here has failed.
         """
-        if self.filter_groups_metric is None:
+        if partition_id == "val" or self.filter_groups_metric is None:
             return super()._dapo_filtered_keys(partition_id)
-        with_rows = {key.split("_")[0] for key in self.partitions[partition_id] if "_" in key}
-        void = self.finished_keys[partition_id] - with_rows
-        self.finished_keys[partition_id] -= void
+        rows = {key: tag for key, tag in self.partitions[partition_id].items() if "_" in key}
+        finished = self.finished_keys[partition_id]
+        void = finished - {key.split("_")[0] for key in rows}
+        finished -= void
         self.failure_keys[partition_id] |= void
-        return super()._dapo_filtered_keys(partition_id)
+        known = self._dapo_classification_cache[partition_id]
+        for gone in known.keys() - finished:
+            del known[gone]
+        keys = [key for key in rows if key.split("_")[0] in finished - known.keys()]
+        if keys:
+            batch = KVBatchMeta(partition_id=partition_id, keys=keys, tags=[rows[key] for key in keys])
+            known.update(self.judge(batch))
+        replaced = {group: reward for group, reward in known.items() if reward is not None}
+        return set(replaced), Counter(replaced.values())
 
     def _evict_terminal_groups(self, global_steps: int, partition_id: str, eviction_reasons: Any) -> Any:
         """verl's, after a last look at the groups that are replaced."""

@@ -66,7 +66,8 @@ class StalenessRule:
             return cls(1 if config.mode == "one_step_off" else 0, "wait")
         bound = config.staleness.bound
         if bound is None:
-            bound = chosen(config.algorithm).staleness.max_lag or USUAL_BOUND
+            lag = chosen(config.algorithm).staleness.max_lag
+            bound = USUAL_BOUND if lag is None else lag
         return cls(bound, config.staleness.policy)
 
     def capacity(self, *, batch: int, trained: int, version: int, outstanding: int, last: int) -> int:

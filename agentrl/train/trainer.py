@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import shutil
-import uuid
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import transfer_queue as tq
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
-from verl.utils import tensordict_utils as tu
 
 from agentrl.algorithms import Algorithm
 from agentrl.algorithms.running import RunningPercentile
@@ -23,11 +20,9 @@ from agentrl.chat.vision import Vision
 from agentrl.config import TrainConfig
 from agentrl.doctor import Row, examine_step
 from agentrl.errors import InfrastructureError
-from agentrl.evaluate.statistics import wilson_interval
 from agentrl.events import (
     CheckpointSaved,
     DoctorReported,
-    EvalFinished,
     StageStarted,
     StepFinished,
     Warned,
@@ -42,7 +37,7 @@ from agentrl.train.experience import Experience, Replayed
 from agentrl.train.failure import check_run, last_line
 from agentrl.train.loss import agent_loss
 from agentrl.train.metrics import expected_episodes, step_metrics
-from agentrl.train.queue import add_columns, add_replay_columns
+from agentrl.train.queue import add_columns, add_replay_columns, has_lone_groups
 from agentrl.train.runtime import Runtime
 from agentrl.train.staleness import Examined
 from agentrl.train.swarm import Swarm
@@ -177,7 +172,7 @@ class AgentTrainer(UtteranceTrainer):
         self._half = True
         if self._attribution is not None:
             self._attribution.add(batch)
-        if self._plan.estimator is not None:
+        if self._plan.estimator is not None and not self._lonely(batch):
             computed: KVBatchMeta = super()._compute_advantage(batch, metrics)
             return computed
         return add_columns(
@@ -189,6 +184,10 @@ class AgentTrainer(UtteranceTrainer):
             left_out=self._experience.left_out,
             turn_advantages=self._turn_advantages(batch, metrics),
         )
+
+    def _lonely(self, batch: KVBatchMeta) -> bool:
+        """Whether verl would take a reward for an advantage, because there is nothing to compare it with."""
+        return self._plan.estimator == "grpo" and has_lone_groups(batch)
 
     def _update_rows(self) -> int:
         """Rows of one optimizer update."""
@@ -231,48 +230,6 @@ class AgentTrainer(UtteranceTrainer):
         if self._first_step is None:
             self._first_step = self.global_steps
         return Examined(self._first_step, self.total_training_steps)
-
-    def _validate(self) -> dict[str, float]:
-        """Evaluate on the held-out tasks; void episodes count for nothing."""
-        if self._ending is not None:
-            return {}
-        self._events.emit(StageStarted("evaluating", f"after {self.global_steps} steps"))
-        episodes: list[dict[str, Any]] = []
-        for rows in self.val_dataloader:
-            rows["uid"] = np.array([uuid.uuid4().hex for _ in rows["raw_prompt"]], dtype=object)
-            batch = tu.get_tensordict(rows)
-            tu.assign_non_tensor_data(batch, "global_steps", self.global_steps)
-            tu.assign_non_tensor_data(batch, "validate", True)
-            tag = {"is_prompt": True, "status": "pending", "global_steps": self.global_steps}
-            tq.kv_batch_put(keys=list(rows["uid"]), partition_id="val", tags=[tag] * len(batch))
-            self.agent_loop_manager.generate_sequences(batch)
-            done, _ = self.replay_buffer.sample(self.global_steps, partition_id="val", batch_size=len(batch))
-            if done.keys:
-                data = tq.kv_batch_get(keys=done.keys, partition_id="val", select_fields=["extra_fields"])
-                last_rows = {key.rpartition("_")[0]: extra["episode"] for key, extra in
-                             zip(done.keys, data["extra_fields"], strict=True)}  # fmt: skip
-                episodes.extend(last_rows.values())
-                tq.kv_clear(keys=done.keys, partition_id="val")
-        return self._report_evaluation(episodes)
-
-    def _report_evaluation(self, episodes: list[dict[str, Any]]) -> dict[str, float]:
-        if not episodes:
-            check_run(self._folder)
-            raise InfrastructureError(
-                "Every episode of the evaluation was void; the events name the reasons."
-            )
-        successes = sum(episode["success"] for episode in episodes)
-        success, reward = (
-            successes / len(episodes),
-            float(np.mean([episode["reward"] for episode in episodes])),
-        )
-        low, high = wilson_interval(successes, len(episodes))
-        self._events.emit(
-            EvalFinished(self.global_steps, success, low, high, episodes=len(episodes), reward=reward)
-        )
-        if 0 < self.global_steps < self.total_training_steps:
-            self._events.emit(StageStarted("training"))
-        return {"eval/success": success, "eval/reward": reward}
 
     def _compute_metrics(
         self,

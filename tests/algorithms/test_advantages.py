@@ -54,7 +54,7 @@ def test_scalerl_scales_over_the_batch_after_groups_without_variance_are_dropped
 
     algorithm = load("scalerl")
     rewards, group = [1, 1, 1, 1, 1, 0, 0, 1, 0, 0, 0, 1], [0] * 4 + [1] * 4 + [2] * 4
-    batch = kept_rows(episodes(rewards, group), algorithm.filters)
+    batch = kept_rows(episodes(rewards, group), algorithm)
     assert of(algorithm, batch) == pytest.approx(
         [0] * 4 + [1.069045, -1.069045, -1.069045, 1.069045] + [-0.534522] * 3 + [1.603567], abs=1e-6
     )
@@ -96,9 +96,9 @@ def test_levels_are_summed_and_only_tokens_of_the_turn_get_its_part() -> None:
         second_advantage={"level": "step", "baseline": "mean", "weight": 2.0, "gamma": 0.5},
     )
     batch = turns([[1, 2], [1]], [[1.0, 1.0], [0.5]])
-    # episodes: 2 and .5, mean 1.25; first steps return 1.5 and .5, mean 1; the second step is alone
+    # episodes: 2 and .5, mean 1.25; first steps return 1.5 and .5, mean 1; the second step is alone: 0
     assert compute(batch, algorithm).advantages.tolist() == [
-        [0.75 + 2 * 0.5, 0.75 + 2 * 1, 0.75 + 2 * 1],
+        [0.75 + 2 * 0.5, 0.75, 0.75],
         [-0.75 - 2 * 0.5, 0, 0],
     ]
 

@@ -19,7 +19,15 @@ VALUES = np.array([[1, 1, 1, 4], [-2, 0, 0, 0]])
 
 @pytest.mark.parametrize(
     ("kind", "expected"),
-    [("action", 0.75), ("token", 0.833333), ("sequence", 0.375), ("sequence_sum", 2.5), ("sum_norm", 0.25)],
+    [
+        ("action", 0.75),
+        ("token", 0.833333),
+        ("sequence", 0.375),
+        ("sequence_sum", 2.5),
+        ("sum_norm", 0.25),
+        ("turn", 4 / 3),
+        ("turn_sum", 5 / 3),
+    ],
 )
 def test_webagents_example(kind: str, expected: float) -> None:
     """Losses of tokens: the worked numbers are those of the objective, its negative."""
@@ -52,7 +60,7 @@ def test_a_horizon_is_needed() -> None:
     assert token_shares(WEBAGENT, load("dr_grpo").aggregation, horizon=10)[0, 0] == pytest.approx(0.05)
 
 
-KINDS = st.sampled_from(["token", "sequence", "episode", "prompt", "action"])
+KINDS = st.sampled_from(["token", "sequence", "episode", "prompt", "turn", "action"])
 
 
 @given(

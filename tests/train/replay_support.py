@@ -78,6 +78,7 @@ class Played:
     version: int = 0
     logprob: float = -1.0
     split: bool = False
+    status: str = "finished"
 
     def rows(self, task: str, asked: int) -> list[Any]:
         segments, turns = [Segment([1, 2])], []
@@ -91,7 +92,7 @@ class Played:
         success = self.reward > 0 if self.success is None else self.success
         tokens = sum(self.tokens)
         summary = {
-            "status": "finished", "reward": self.reward, "rewards": {}, "success": success,
+            "status": self.status, "reward": self.reward, "rewards": {}, "success": success,
             "calls": self.calls, "call_errors": 0, "turns": len(turns), "tokens": tokens, "asked": asked,
             "versions": {str(self.version): tokens}, "generate_seconds": 0.0, "tool_seconds": 0.0,
             "interrupted": 0, "prompt_tokens": 0, "cached_tokens": 0, "row_tokens": 0,
