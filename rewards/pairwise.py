@@ -13,27 +13,39 @@ from agentrl import Reward, Trajectory
 Compare = Callable[[Trajectory, Trajectory], "float | Awaitable[float | None] | None"]
 
 
-def win_rate(compare: Compare, *, name: str = "win_rate", weight: float = 1.0) -> Reward:
-    """A reward per group: the mean chance that an episode beats each of the others.
+Meet = Callable[[Sequence[Trajectory]], Iterable[tuple[int, int]]]
 
-    Its mean over a group is one half, so a policy cannot raise it for all of them. An episode that is alone
-    gets one half.
+
+def every_two(episodes: Sequence[Trajectory]) -> Iterable[tuple[int, int]]:
+    """All pairs of a group, by their places in it."""
+    return combinations(range(len(episodes)), 2)
+
+
+def win_rate(
+    compare: Compare, *, meet: Meet = every_two, name: str = "win_rate", weight: float = 1.0
+) -> Reward:
+    """A reward per group: the mean chance that an episode beats each of those that it meets.
+
+    If all meet equally many, its mean over a group is one half, so a policy cannot raise it for all of them.
+    An episode that meets nobody gets one half.
 
     Args:
         compare: the chance, from 0 to 1, that the first is the better one; ``None`` for a tie. May be
-            async. Called once for every two episodes; all comparisons of a group run at once.
+            async. Called once for every two episodes that meet; all comparisons of a group run at once.
+        meet: which do, by their places in the group.
         name, weight: as of every reward.
     """
 
     async def share(episodes: Sequence[Trajectory]) -> list[float]:
-        pairs = list(combinations(range(len(episodes)), 2))
+        pairs = list(meet(episodes))
         chances = await _all(_chance(compare, episodes[i], episodes[j]) for i, j in pairs)
-        won = [0.0] * len(episodes)
+        won, met = [0.0] * len(episodes), [0] * len(episodes)
         for (i, j), chance in zip(pairs, chances, strict=True):
             won[i] += chance
             won[j] += 1.0 - chance
-        others = len(episodes) - 1
-        return [value / others for value in won] if others else [0.5]
+            met[i] += 1
+            met[j] += 1
+        return [value / games if games else 0.5 for value, games in zip(won, met, strict=True)]
 
     return Reward(share, name, weight, per="group")
 

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
 from random import Random
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agentrl.errors import DefinitionError, UserCodeError
-
-T = TypeVar("T")
-Judge = Callable[[T, T], Awaitable[float | None]]
-"""How likely the first is better than the second, 0 … 1; ``None`` if it cannot tell, which counts .5."""
+from agentrl.errors import DefinitionError
 
 
 def win_rates(preferences: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -55,46 +49,3 @@ def pairs(members: int, opponents: int | None, rng: Random) -> list[tuple[int, i
         for distance in range(1, (opponents + 1) // 2 + 1)
     }
     return sorted((first, second) for first, second in chosen)
-
-
-async def tournament(
-    members: Sequence[T],
-    judge: Judge[T],
-    *,
-    opponents: int | None = None,
-    both_orders: bool = True,
-    rng: Random | None = None,
-) -> list[float]:
-    """Every member's share of wins over its own comparisons.
-
-    Args:
-        members: all episodes of a task; K of them.
-        judge: asked once per pair and order, one after another.
-        opponents: for a sub-tournament; see :func:`pairs`.
-        both_orders: asks both ways and takes the mean, which cancels a preference for a position (inferred).
-        rng: draws the sub-tournament.
-
-    Raises:
-        DefinitionError: there are less than two members.
-        UserCodeError: the judge returned something that is no share.
-    """
-    wins, met = [0.0] * len(members), [0] * len(members)
-    for first, second in pairs(len(members), opponents, rng or Random(0)):
-        share = _share(await judge(members[first], members[second]))
-        if both_orders:
-            share = (share + 1 - _share(await judge(members[second], members[first]))) / 2
-        wins[first] += share
-        wins[second] += 1 - share
-        met[first] += 1
-        met[second] += 1
-    return [won / games for won, games in zip(wins, met, strict=True)]
-
-
-def _share(verdict: float | None) -> float:
-    if verdict is None:
-        return 0.5
-    if not 0 <= verdict <= 1:
-        raise UserCodeError(
-            f"A pairwise judge returned {verdict!r}; it must return a share from 0 to 1, or None."
-        )
-    return float(verdict)

@@ -18,8 +18,8 @@ from agentrl.simulate.engine import EngineModel
 
 FOLDER = Path(__file__).parent / "scenarios"
 
-Mode = Literal["sync", "one-step-off", "async"]
-MODES: tuple[Mode, ...] = ("sync", "one-step-off", "async")
+Mode = Literal["sync", "one_step_off", "async"]
+MODES: tuple[Mode, ...] = ("sync", "one_step_off", "async")
 
 
 class Spread(Section):
@@ -143,7 +143,7 @@ class Scenario(Section):
 
     def ahead(self, mode: Mode) -> int:
         """Versions ahead that may be sampled."""
-        return {"sync": 0, "one-step-off": 1, "async": self.eta}[mode]
+        return {"sync": 0, "one_step_off": 1, "async": self.eta}[mode]
 
     def unmeasured(self, mode: Mode) -> int:
         """Steps before those that are measured."""

@@ -162,7 +162,7 @@ class _Run:
         """Whether a group may; one-step-off a batch begins once the last has ended and weights are in."""
         if self.gate.capacity < 1 or self.pushing:
             return False
-        return self.mode != "one-step-off" or not first_of_batch or self.gate.running == 0
+        return self.mode != "one_step_off" or not first_of_batch or self.gate.running == 0
 
     def take(self, job: Job, episode: Trajectory) -> None:
         """An episode ended."""
@@ -208,7 +208,7 @@ class _Run:
     async def push(self) -> None:
         """New weights to the engines. Only the asynchronous mode interrupts what they generate."""
         seconds = self.scenario.trainer.sync_seconds
-        while self.mode == "one-step-off" and self.gate.running:
+        while self.mode == "one_step_off" and self.gate.running:
             self.changed.clear()
             await self.changed.wait()
         self.pushing = self.mode != "async"

@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, reduce
+from random import Random
 from typing import Any, Literal
 
 from pydantic import Field
 
 from agentrl.algorithms.exploration import base_reward, explored
 from agentrl.algorithms.gates import gated
+from agentrl.algorithms.preference import pairs
 from agentrl.algorithms.tool_schedule import fade
 from agentrl.env import Env
 from agentrl.errors import ConfigError, NoVerdict
@@ -165,6 +167,9 @@ class WinRate(Shaping):
         None,
         description="of a judge of pairs, as agentrl.rewards.endpoint.Endpoint takes it; default: no judge",
     )
+    opponents: int | None = Field(
+        None, ge=1, description="of an episode, drawn at random, about so many; default: its whole group"
+    )
 
     @cached_property
     def _compare(self) -> Compare:
@@ -174,7 +179,13 @@ class WinRate(Shaping):
 
     def terms(self, own: Sequence[Term], scope: Scope) -> list[Term]:
         """The share of wins alone."""
-        return [win_rate(self._compare)]
+        return [win_rate(self._compare, meet=self._pairs)]
+
+    def _pairs(self, episodes: Sequence[Trajectory]) -> list[tuple[int, int]]:
+        """Who meets whom: for the same group always the same."""
+        if len(episodes) < 2:
+            return []
+        return pairs(len(episodes), self.opponents, Random(episodes[0].group))
 
 
 class RouterCost(Shaping):

@@ -13,7 +13,7 @@ from agentrl.algorithms.exploration import base_reward, explored
 from agentrl.algorithms.gates import Level, accumulated, gated
 from agentrl.algorithms.partial_credit import credit, hits
 from agentrl.algorithms.potential import shaping
-from agentrl.algorithms.preference import pairs, tournament, win_rates
+from agentrl.algorithms.preference import pairs, win_rates
 from agentrl.algorithms.tool_schedule import imitation_weight, tool_bonus, tool_reward
 from agentrl.algorithms.tree import Node, preference_pairs, rescored
 from agentrl.errors import DefinitionError
@@ -105,30 +105,6 @@ def test_win_rates() -> None:
     assert win_rates(rock_paper_scissors) == pytest.approx([0.5, 0.5, 0.5])
     with pytest.raises(DefinitionError):
         win_rates(np.ones((2, 2)))
-
-
-@given(st.lists(numbers, min_size=2, max_size=8), st.randoms(use_true_random=False))
-async def test_a_tournament_follows_its_members(strengths, rng) -> None:
-    async def stronger(a, b):
-        return 0.5 if a == b else float(a > b)
-
-    rates = dict(zip(range(len(strengths)), await tournament(strengths, stronger), strict=True))
-    order = rng.sample(range(len(strengths)), len(strengths))
-    shuffled = await tournament([strengths[i] for i in order], stronger)
-    assert shuffled == pytest.approx([rates[i] for i in order])
-    assert sum(shuffled) / len(shuffled) == pytest.approx(0.5)
-
-
-async def test_no_verdict_counts_half_and_position_cancels() -> None:
-    async def silent(a, b):
-        return None
-
-    async def first_wins(a, b):
-        return 1.0
-
-    assert await tournament("abc", silent) == [0.5] * 3
-    assert await tournament("abc", first_wins) == [0.5] * 3
-    assert await tournament("abc", first_wins, both_orders=False) == [1.0, 0.5, 0.0]
 
 
 @given(st.integers(2, 12), st.integers(1, 12), st.integers(0, 9))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import pytest
@@ -150,6 +151,30 @@ async def test_win_rates_as_published() -> None:
     assert await shares(circle) == [0.5, 0.5, 0.5]
     assert await shares([[None, None], [None, None]]) == [0.5, 0.5]
     assert await shares([[None]]) == [0.5]
+
+
+@given(st.lists(st.integers(0, 3), min_size=2, max_size=8), st.randoms(use_true_random=False))
+async def test_shares_follow_their_episodes(strengths: list[int], rng: Random) -> None:
+    def stronger(first: Trajectory, second: Trajectory) -> float:
+        one, other = strengths[int(first.id)], strengths[int(second.id)]
+        return 0.5 if one == other else float(one > other)
+
+    async def shares_of(order: list[int]) -> list[float]:
+        group = [Trajectory(Task("?"), str(number)) for number in order]
+        await score_group(group, [win_rate(stronger)])
+        return [made.rewards["win_rate"] for made in group]
+
+    order = rng.sample(range(len(strengths)), len(strengths))
+    plain = await shares_of(list(range(len(strengths))))
+    assert await shares_of(order) == pytest.approx([plain[number] for number in order])
+    assert sum(plain) / len(plain) == pytest.approx(0.5)
+
+
+async def test_a_share_is_of_those_that_one_meets() -> None:
+    group = [Trajectory(Task("?"), str(number)) for number in range(4)]
+    chances: Any = [[0.5, 1, 1, 1], [0, 0.5, 1, 1], [0, 0, 0.5, 1], [0, 0, 0, 0.5]]
+    await score_group(group, [win_rate(contest(chances), meet=lambda episodes: [(0, 1), (1, 2)])])
+    assert [made.rewards["win_rate"] for made in group] == [1.0, 0.5, 0.0, 0.5]
 
 
 async def test_a_chance_outside_of_its_range_is_a_mistake() -> None:
