@@ -201,14 +201,26 @@ class Filters(Part):
         return short or self.zero_variance == "resample"
 
 
+class Improve(Part):
+    """Some groups are shown an earlier attempt at their task, and asked for a better one."""
+
+    share: float = Field(0.5, gt=0, le=1, description="of groups whose task was attempted before")
+    words: str = Field(
+        "You have tried this before:\n\n{attempt}\n\nImprove on that.",
+        pattern=r"\{attempt\}",
+        description="what is added to the opening",
+    )
+
+
 class Groups(Part):
-    """How many episodes a task gets, and how long they may be."""
+    """How many episodes a task gets, how long they may be, and what they are shown."""
 
     adaptive_size: bool = Field(False, description="fewer episodes of a task that often succeeds (DART)")
     adaptive_length: bool = Field(False, description="no longer than the task's longest success (DART)")
     inject_success: bool = Field(
         False, description="a stored success takes a place in a group that failed as a whole"
     )
+    improve: Improve | None = None
 
 
 class Staleness(Part):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput
 
+from agentrl.algorithms.spec import Improve
 from agentrl.chat import Chat
 from agentrl.chat.vision import MARKS, Vision, decoded
 from agentrl.config import TrainConfig
@@ -26,8 +26,10 @@ from agentrl.rollout.started import STARTED, said_in
 from agentrl.store import keep_pictures
 from agentrl.task import Task
 from agentrl.train.algorithm import plan
+from agentrl.train.attempts import with_words
 from agentrl.train.experience import ASKED, TURNS
 from agentrl.train.failure import write_failure
+from agentrl.train.improve import ATTEMPT, attempt_words
 from agentrl.train.policy import LedgerEntry, VerlPolicy
 from agentrl.train.reflection import Reflector
 from agentrl.train.replay import SwarmReplay
@@ -35,6 +37,7 @@ from agentrl.train.runtime import load_runtime
 from agentrl.train.shaping import shape_of
 from agentrl.train.staleness import Examined, StalenessRule
 from agentrl.train.starts import START
+from agentrl.train.summary import summary_of, usage_of
 from agentrl.train.swarm import SAID, SOURCE
 from agentrl.trajectory import Sample, Trajectory
 
@@ -79,7 +82,9 @@ class _Rollout:
     config: TrainConfig
     admission: Admission
     carries_rewards: bool
+    chat: Chat
     vision: Vision | None = None
+    improve: Improve | None = None
     replays: bool = False
     shares_said: bool = False
     retold: EpisodeRunner | None = None
@@ -166,7 +171,9 @@ def _rollout(folder: str, client: _Box, tokenizer: _Box, processor: _Box) -> _Ro
         config,
         admission,
         carried_out.carries_rewards,
+        chat,
         vision,
+        improve=carried_out.algorithm.groups.improve,
         replays=carried_out.replay is not None,
         shares_said=retelling is not None or isinstance(control, StoredStarts),
         retold=retold,
@@ -217,7 +224,7 @@ class EpisodeLoop(AgentLoopBase):
         rollout, info = self._rollout, row["extra_info"]
         task, step = Task(**json.loads(info["task"])), int(row["global_steps"])
         episode, size = f"{row['uid']}_{row['session_id']}", rollout.group_size(row, info["split"])
-        told, number = row.get(SAID), int(row["session_id"])
+        told, number, given = row.get(SAID), int(row["session_id"]), str(row.get(ATTEMPT) or "")
         runner = rollout.retell(episode, told, number, step) if told else rollout.runner_of(info["split"])
         try:
             trajectory = await runner.run_in_group(
@@ -232,6 +239,7 @@ class EpisodeLoop(AgentLoopBase):
                 temperature=sampling_params["temperature"],
                 max_turns=row.get(TURNS),
                 start=json.loads(row.get(START) or "[]"),
+                opening=(lambda messages: with_words(messages, given)) if given else None,
                 slot=rollout.admission.place(),
             )
         except UsageError as problem:
@@ -248,6 +256,10 @@ class EpisodeLoop(AgentLoopBase):
             summary["said"] = said_in(trajectory)
         if STARTED in trajectory.metadata:
             summary["started"] = trajectory.metadata[STARTED]
+        if (improve := rollout.improve) is not None and info["split"] == "train":
+            limits = rollout.config.rollout
+            summary["improves"] = bool(given)
+            summary[ATTEMPT] = attempt_words(rollout.chat, trajectory, improve, limits, given)
         if wanted:
             keep_pictures(rollout.folder, trajectory.pictures.values())
         return to_outputs(
@@ -345,50 +357,3 @@ def _carry(samples: list[Sample]) -> None:
     for earlier in samples[:-1]:
         last.rewards[end] += sum(earlier.rewards)
         earlier.rewards = [0.0] * len(earlier.rewards)
-
-
-def summary_of(trajectory: Trajectory) -> dict[str, Any]:
-    """What the trainer is told of an episode beside its tokens."""
-    unshaped = {} if trajectory.unshaped is None else {"unshaped": trajectory.unshaped}
-    return (
-        unshaped
-        | _along_trace(trajectory)
-        | {
-            "task": trajectory.task.id,
-            "status": trajectory.status,
-            "reward": trajectory.reward,
-            "rewards": trajectory.components,
-            "missing": sorted(trajectory.missing),
-            "calls": len(trajectory.calls),
-            "call_errors": sum(call.observation.error for call in trajectory.calls),
-            "turns": len(trajectory.turns),
-            "forced": sum(turn.forced is not None for turn in trajectory.turns),
-            "tokens": trajectory.sampled_tokens,
-            "generate_seconds": sum(turn.generate_seconds for turn in trajectory.turns),
-            "tool_seconds": sum(turn.tool_seconds for turn in trajectory.turns),
-        }
-    )
-
-
-def _along_trace(trajectory: Trajectory) -> dict[str, Any]:
-    """How an episode followed an expert, if it did: turns until it first strayed, of so many, and patches."""
-    if trajectory.expert_turns is None:
-        return {}
-    turns = trajectory.turns
-    strayed = (turn.index for turn in turns if turn.guided is None or not turn.guided.matched)
-    matched = next(strayed, len(turns))
-    return {"trace": {"matched": matched, "turns": trajectory.expert_turns, "patched": trajectory.patched}}
-
-
-def usage_of(trajectory: Trajectory, ledger: list[LedgerEntry]) -> dict[str, Any]:
-    """Which policy versions sampled how many tokens; how many the engine had cached; how many are trained."""
-    versions = Counter(
-        version for segment in trajectory.segments for version in segment.versions if version >= 0
-    )
-    return {
-        "versions": {str(version): tokens for version, tokens in sorted(versions.items())},
-        "interrupted": sum(len(set(entry.versions)) > 1 for entry in ledger),
-        "prompt_tokens": sum(len(entry.prompt_ids) for entry in ledger),
-        "cached_tokens": sum(entry.cached for entry in ledger),
-        "row_tokens": sum(len(segment.token_ids) for segment in trajectory.segments),
-    }

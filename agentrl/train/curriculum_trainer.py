@@ -23,6 +23,7 @@ from agentrl.train.batch import fetch_rows
 from agentrl.train.curriculum import Draws, chooses
 from agentrl.train.evaluating_trainer import EvaluatingTrainer
 from agentrl.train.queue import replaced_groups
+from agentrl.train.summary import began_plainly
 
 
 class CurriculumTrainer(EvaluatingTrainer):
@@ -69,7 +70,7 @@ class CurriculumTrainer(EvaluatingTrainer):
             return
         rows = (row for row in fetch_rows(batch, tokens=[]) if not row.replayed)
         # How often a task is solved is told by episodes that began where it does.
-        episodes = {row.session: row.episode for row in rows if not row.episode.get("started")}
+        episodes = {row.session: row.episode for row in rows if began_plainly(row.episode)}
         self._draws.add((episode["task"], episode["success"]) for episode in episodes.values())
 
     def _draw_metrics(self) -> dict[str, float]:

@@ -19,6 +19,7 @@ from agentrl.algorithms.replay import Item
 from agentrl.config import TrainConfig
 from agentrl.train.algorithm import Plan
 from agentrl.train.history import TaskHistory
+from agentrl.train.improve import ATTEMPT, Improvements
 from agentrl.train.replay import Decision, SpearBuffer, SpearReplay, TaskReplay, TaskStore, decide
 from agentrl.train.starts import START, Starts
 from agentrl.train.stored import (
@@ -33,6 +34,7 @@ from agentrl.train.stored import (
     task_of,
     without,
 )
+from agentrl.train.summary import began_plainly
 
 FILE = "experience.pt"
 """In a checkpoint's folder."""
@@ -83,6 +85,7 @@ class Experience:
         adapts = groups.adaptive_size or groups.adaptive_length
         self._history = TaskHistory() if adapts else None
         self._starts = Starts.of(plan.control, steps=config.steps, seed=config.seed)
+        self._improvements = Improvements.of(groups.improve, seed=config.seed)
         self._old: dict[str, torch.Tensor] = {}
         self._played: list[Session] = []
         self._counts: Counter[str] = Counter()
@@ -91,18 +94,19 @@ class Experience:
 
     @property
     def _idle(self) -> bool:
-        parts = (self._store, self._spear, self._history, self._starts)
+        parts = (self._store, self._spear, self._history, self._starts, self._improvements)
         return all(part is None for part in parts)
 
     def ask(self, prompts: TensorDict, step: int) -> TensorDict:
-        """Say how many episodes each of the next tasks gets, how many turns they may take, and what is done
-        first in them."""
-        if self._history is None and self._starts is None:
+        """Say how many episodes each of the next tasks gets, how many turns they may take, what they are
+        shown and what is done first in them."""
+        if self._history is None and self._starts is None and self._improvements is None:
             return prompts
         tasks = [task_of(getattr(info, "data", info)) for info in prompts["extra_info"]]
-        if self._starts is not None:
-            drawn = [self._starts.draw(task, place, step - 1) for place, task in enumerate(tasks)]
-            prompts[START] = NonTensorStack(*drawn)
+        for column, part in {START: self._starts, ATTEMPT: self._improvements}.items():
+            if part is not None:
+                drawn = [part.draw(task, place, step - 1) for place, task in enumerate(tasks)]
+                prompts[column] = NonTensorStack(*drawn)
         if self._history is None:
             return prompts
         if self._groups.adaptive_size:
@@ -125,13 +129,21 @@ class Experience:
         own = self._played = sessions(batch)
         self._counts["groups"] += len({session.group for session in own})
         self._counts["asked"] += sum({one.group: self._asked(one) for one in own}.values())
+        if self._improvements is not None:
+            attempts: dict[str, list[Session]] = defaultdict(list)
+            for session in own:
+                self._improvements.see(session.summary)
+                attempts[session.group].append(session)
+            for members in attempts.values():
+                words = [str(member.summary.get(ATTEMPT, "")) for member in members]
+                self._improvements.add(members[0].task, words, step)
         if self._starts is not None:
             for session in own:
                 self._starts.see(session.summary)
                 if _succeeded(session):
                     self._starts.add(session.task, session.summary.get("said", []))
         if self._history is not None:
-            for session in (one for one in own if not one.summary.get("started")):
+            for session in (one for one in own if began_plainly(one.summary)):
                 self._history.add(session.task, _succeeded(session), int(session.summary["turns"]))
         if self._store is None:
             return batch
@@ -247,8 +259,8 @@ class Experience:
             told["replay/again"] = float(self._counts["replay/again"])
             told["replay/stored"] = float(len(self._spear))
             told["replay/baseline"] = self._spear.baseline
-        if self._starts is not None:
-            told |= self._starts.take_told()
+        for part in (self._starts, self._improvements):
+            told |= {} if part is None else part.take_told()
         if self._history is not None and self._counts["groups"]:
             told["groups/size"] = self._counts["asked"] / self._counts["groups"]
         replaced, self.replaced = self.replaced, []
@@ -268,6 +280,7 @@ class Experience:
                     "spear": None if self._spear is None else self._spear.state(),
                     "history": None if self._history is None else self._history.state(),
                     "starts": None if self._starts is None else self._starts.state(),
+                    "improve": None if self._improvements is None else self._improvements.state(),
                 },
                 folder / FILE,
             )
@@ -286,6 +299,8 @@ class Experience:
             self._history = TaskHistory.load(state["history"])
         if self._starts is not None and state.get("starts") is not None:
             self._starts.load(state["starts"])
+        if self._improvements is not None and state.get("improve") is not None:
+            self._improvements.load(state["improve"])
 
 
 def _succeeded(session: Session) -> bool:

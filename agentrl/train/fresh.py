@@ -21,9 +21,10 @@ from agentrl.errors import EngineError, InfrastructureError
 from agentrl.rollout.policy import Sampling
 from agentrl.rollout.seeds import derive_seed
 from agentrl.task import Task
-from agentrl.train.agent_loop import summary_of, to_outputs, usage_of
+from agentrl.train.agent_loop import to_outputs
 from agentrl.train.policy import LedgerEntry, VerlPolicy
 from agentrl.train.stored import changed, read_row
+from agentrl.train.summary import summary_of, usage_of
 from agentrl.trajectory import Segment, Trajectory, Turn
 
 

@@ -29,6 +29,7 @@ from agentrl.train.algorithm import Plan, plan
 from agentrl.train.curriculum import Draws, chooses
 from agentrl.train.dataset import read_tasks, write_tasks
 from agentrl.train.failure import FILE, RECOVERABLE, read_failure
+from agentrl.train.improve import check_improve
 from agentrl.train.resolve import resolve
 from agentrl.train.runtime import GIVEN_VARIABLES
 from agentrl.train.shaping import shape_of
@@ -76,6 +77,7 @@ class Training:
         env = find_env(self.config.env, self.config.environment_options)
         carried_out, minimum = plan(self.config.algorithm), self.config.algorithm.tasks_per_step
         check_control(carried_out.control, env)
+        check_improve(carried_out.algorithm, env)
         check_shared(carried_out, self.config, env)
         shape_of(carried_out.shaping, env, self.config.steps)  # refuses rewards that do not fit
         _check_warmup(carried_out, self.config.steps)

@@ -10,6 +10,7 @@ import numpy as np
 from agentrl.algorithms.expert_replay import sop
 from agentrl.config import Algorithm
 from agentrl.doctor import Row
+from agentrl.train.summary import began_plainly
 
 FROM_VERL = {
     "actor/entropy": "actor/entropy",
@@ -69,10 +70,10 @@ def step_metrics(
                 ("old_log_prob", "ref", "values", "adv", "update_critic", "update_actor"))  # fmt: skip
     step, sync = timing.get("step", 0.0), timing.get("update_weights", 0.0)
     calls = sum(episode["calls"] for episode in episodes)
-    whole = [episode for episode in episodes if not episode.get("started")]
+    whole = [episode for episode in episodes if began_plainly(episode)]
     result = {
         "reward/mean": _mean(episodes, "reward"),
-        "success/mean": _mean(whole or episodes, "success"),  # of those that began where their tasks do
+        "success/mean": _mean(whole or episodes, "success"),  # of those that began as held-out ones do
         "calls/mean": _mean(episodes, "calls"),
         "calls/error_share": sum(e["call_errors"] for e in episodes) / calls if calls else 0.0,
         "turns/mean": _mean(episodes, "turns"),

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from agentrl.config import Rollout
 from agentrl.rollout import Admission, EpisodeRunner
+from agentrl.train.attempts import room_beside, shown, with_words
 from agentrl.train.policy import VerlPolicy
-from agentrl.trajectory import Message, Trajectory, words_of
+from agentrl.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from agentrl.chat import Chat
-
-MARGIN = 32
-"""Tokens for what a chat format puts around a message, and for words that meet at seams."""
-
-LEAST = 32
-"""Tokens of an attempt that are worth being shown."""
 
 Seed = Callable[[Trajectory, str], int | None]
 
@@ -59,12 +53,10 @@ class Reflector:
         Returns:
             The judged episode; ``None`` where machines failed it, or the prompt has no room for the attempt.
         """
-        room = self._limits.max_prompt_tokens - root.segments[0].prompt_length - MARGIN
-        room -= len(self._chat.encode(words))
-        if room < LEAST:
+        room = room_beside(self._chat, self._limits, root.segments[0].prompt_length, words)
+        if not room:
             return None
-        shown, _ = self._chat.truncate(attempt_of(failed), room)
-        added = words.replace("{attempt}", shown)
+        added = shown(self._chat, failed, words, room)
         name = f"{failed.id}-r{number}"
         try:
             child = await self._runner.run_in_group(
@@ -80,32 +72,3 @@ class Reflector:
         finally:
             self._policy.take_ledger(name)  # it is not trained, so nobody compares it
         return None if child.status == "void" else child
-
-
-def attempt_of(episode: Trajectory) -> str:
-    """What an episode's policy said and saw, as text."""
-    first = next((i for i, each in enumerate(episode.messages) if each["role"] == "assistant"), None)
-    lines: list[str] = []
-    for message in [] if first is None else episode.messages[first:]:
-        who = {"assistant": "You", "user": "User"}.get(message["role"], "Result")
-        text = words_of(message)
-        calls = [call["function"] for call in message.get("tool_calls") or ()]
-        if text or not calls:
-            lines.append(f"{who}: {text}")
-        lines += [f"{who} called {call['name']}: {_plain(call['arguments'])}" for call in calls]
-    return "\n".join(lines)
-
-
-def with_words(messages: Sequence[Message], words: str) -> list[Message]:
-    """An opening whose last message of the user goes on with these words."""
-    *before, last = messages
-    content = last.get("content")
-    if last["role"] != "user" or not isinstance(content, str | list):
-        return [*messages, {"role": "user", "content": words}]
-    if isinstance(content, str):
-        return [*before, {**last, "content": f"{content}\n\n{words}"}]
-    return [*before, {**last, "content": [*content, {"type": "text", "text": f"\n\n{words}"}]}]
-
-
-def _plain(arguments: object) -> str:
-    return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)

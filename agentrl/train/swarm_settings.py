@@ -31,6 +31,7 @@ def check_shared(plan: Plan, config: TrainConfig, env: Env) -> None:
     fits = {
         "algorithm.groups.adaptive_size=false": not groups.adaptive_size,
         "algorithm.groups.adaptive_length=false": not groups.adaptive_length,
+        "algorithm.groups.improve=null": groups.improve is None,
         "algorithm.rollout=null": rollout is None or rollout.name != "stored_starts",
     }
     wanted = ", ".join(setting for setting, fit in fits.items() if not fit)

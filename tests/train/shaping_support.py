@@ -14,9 +14,10 @@ from agentrl import Env, Segment, Task, Trajectory, Turn, reward
 from agentrl.config import load_config
 from agentrl.rollout import succeeded
 from agentrl.scoring import score_episode, score_group
-from agentrl.train.agent_loop import summary_of, to_outputs
+from agentrl.train.agent_loop import to_outputs
 from agentrl.train.algorithm import plan
 from agentrl.train.shaping import shape_of
+from agentrl.train.summary import summary_of
 from agentrl.trajectory import Call
 
 

@@ -19,10 +19,11 @@ from agentrl.rollout import succeeded
 from agentrl.rollout.control import SemiOnline
 from agentrl.rollout.control_part import Control
 from agentrl.scoring import score_episode
-from agentrl.train.agent_loop import summary_of, to_outputs
+from agentrl.train.agent_loop import to_outputs
 from agentrl.train.algorithm import plan
 from agentrl.train.metrics import step_metrics
 from agentrl.train.shaping import shape_of
+from agentrl.train.summary import summary_of
 from agentrl.trajectory import Guided
 
 NAME = "algorithm.name=ui_s1"

@@ -23,8 +23,8 @@ from agentrl.events import EpisodeFinished
 from agentrl.train import runtime
 from agentrl.train.agent_loop import EpisodeLoop, EpisodeOutput
 from agentrl.train.algorithm import plan
+from agentrl.train.attempts import with_words
 from agentrl.train.failure import read_failure
-from agentrl.train.reflection import with_words
 from agentrl.train.shaping import shape_of
 from agentrl.train.trace_back import TraceBack
 
