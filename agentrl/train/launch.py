@@ -26,6 +26,7 @@ from agentrl.rollout.control import check_control
 from agentrl.train import cpu
 from agentrl.train.agent_loop_file import write_agent_loop_file
 from agentrl.train.algorithm import Plan, plan
+from agentrl.train.apart import RUN_VARIABLE
 from agentrl.train.curriculum import Draws, chooses
 from agentrl.train.dataset import read_tasks, write_tasks
 from agentrl.train.failure import FILE, RECOVERABLE, read_failure
@@ -35,9 +36,6 @@ from agentrl.train.runtime import GIVEN_VARIABLES
 from agentrl.train.shaping import shape_of
 from agentrl.train.swarm_settings import check_shared
 from agentrl.train.utterance_settings import check_fresh
-
-RUN_VARIABLE = "AGENTRL_RUN"
-"""Set in every process of a run, to the run folder; what carries it is swept at the end."""
 
 MINIMUM_FREE_BYTES = 500 << 20
 

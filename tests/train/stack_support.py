@@ -13,7 +13,8 @@ import yaml
 
 from agentrl.config import TrainConfig, load_config
 from agentrl.events import DoctorReported, Event, EventReader, StalenessReported
-from agentrl.train.launch import RUN_VARIABLE, Training
+from agentrl.train.apart import RUN_VARIABLE
+from agentrl.train.launch import Training
 
 SECONDS = 400.0
 """A run that takes longer is killed with everything it started."""

@@ -20,8 +20,9 @@ from omegaconf import OmegaConf
 from agentrl import ConfigError, DataError
 from agentrl.config import load_config, validate
 from agentrl.events import EventReader, Warned
+from agentrl.train.apart import RUN_VARIABLE
 from agentrl.train.failure import FILE, ProcessLost, RunStopped, write_failure
-from agentrl.train.launch import RUN_VARIABLE, Training
+from agentrl.train.launch import Training
 
 ENV = """
 from agentrl import Env, Task

@@ -5,7 +5,10 @@ verl swallows errors of plug-ins, so a run checks with :func:`require` that this
 
 from __future__ import annotations
 
+from agentrl.train.apart import own_sockets
 from agentrl.train.cpu import active, roles
+
+own_sockets()
 
 if active():
     from verl.plugin.platform import platform_manager
