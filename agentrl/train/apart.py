@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import sys
 from typing import Any
 
 RUN_VARIABLE = "AGENTRL_RUN"
@@ -18,7 +19,7 @@ def own_sockets() -> None:
 
     verl names it after Ray's job, in the machine's ``/tmp`` (verl#6233), and in a Ray that a run starts for
     itself that is always the first: where updates of two runs met, an engine would get the other's weights,
-    or none. So the name of the job, which verl asks for in nothing else, goes on with one of the run.
+    or none. verl has no setting for it, so verl alone is told a job's name that goes on with one of the run.
     """
     run = os.environ.get(RUN_VARIABLE)
     if run is None:
@@ -32,7 +33,8 @@ def own_sockets() -> None:
 
     @functools.wraps(original)
     def get_job_id(self: Any) -> str:
-        return f"{original(self)}-{own}"
+        job, asking = original(self), sys._getframe(1).f_globals.get("__name__", "")
+        return f"{job}-{own}" if asking.startswith("verl.") else job
 
     setattr(get_job_id, _MARK, True)
     RuntimeContext.get_job_id = get_job_id

@@ -21,8 +21,11 @@ from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 ray.is_initialized = lambda: True
 job = ray.runtime_context.RuntimeContext(SimpleNamespace(current_job_id=ray.JobID.from_int(1)))
 ray.get_runtime_context = lambda: job
+assert ray.get_runtime_context().get_job_id() == "01000000", "Ray's own name of it, for everybody else"
 # As verl's server has it for the process of its engine.
-os.environ["VERL_RAY_JOB_ID"] = ray.get_runtime_context().get_job_id()
+told = {"__name__": "verl.workers.rollout.vllm_rollout.vllm_async_server", "ray": ray}
+exec("job = ray.get_runtime_context().get_job_id()", told)
+os.environ["VERL_RAY_JOB_ID"] = told["job"]
 engine = SimpleNamespace(local_rank=0, model_runner=SimpleNamespace(vllm_config=None))
 print(vLLMColocateWorkerExtension._get_zmq_handle(engine))
 """
