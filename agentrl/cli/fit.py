@@ -31,8 +31,7 @@ def fit(
     Raises:
         UsageError: there is no such run or metric, there are too few points, or the reward does not rise.
     """
-    if plot is not None and plot.suffix not in PICTURES:
-        raise ConfigError(f"--plot {plot}: name a file that ends in {', '.join(PICTURES)}.")
+    check_picture(plot)
     series = [read_series(source, runs, metric=metric, compute=compute) for source in sources]
     if len({one.name for one in series}) < len(series):
         raise ConfigError("A run is named twice; name each once.")
@@ -52,6 +51,16 @@ def fit(
         except ImportError as problem:
             raise UsageError("A plot needs matplotlib: pip install 'agentrl[view]'.") from problem
     return 0
+
+
+def check_picture(plot: Path | None) -> None:
+    """Refuse to draw what is no picture.
+
+    Raises:
+        ConfigError: the file's ending says so.
+    """
+    if plot is not None and plot.suffix not in PICTURES:
+        raise ConfigError(f"--plot {plot}: name a file that ends in {', '.join(PICTURES)}.")
 
 
 def _print(found: Ceiling, series: Sequence[Series], unit: str, metric: str) -> None:

@@ -242,6 +242,22 @@ def fit(
     )
 
 
+@app.command()
+@reported
+def budget(
+    sources: Annotated[list[str], typer.Argument(metavar="RUN...", help="Evaluations.")],
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Also draw it, as a PNG, SVG or PDF.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    runs: Runs = Path("runs"),
+) -> int:
+    """Compare what evaluations solve with as many sampled tokens: many short attempts, or few long ones."""
+    from agentrl.cli import budget as command
+
+    return command.budget(sources, runs, plot=plot, as_json=as_json)
+
+
 app.command()(writers.init)
 
 

@@ -47,6 +47,7 @@ def test_help_names_every_command_and_loads_nothing_heavy() -> None:
         "init",
         "simulate",
         "fit",
+        "budget",
         "swarm",
         "tune",
     )
