@@ -132,14 +132,14 @@ class Experience:
         if self._improvements is not None:
             attempts: dict[str, list[Session]] = defaultdict(list)
             for session in own:
-                self._improvements.see(session.summary)
+                self._improvements.counts.see(session.summary)
                 attempts[session.group].append(session)
             for members in attempts.values():
                 words = [str(member.summary.get(ATTEMPT, "")) for member in members]
                 self._improvements.add(members[0].task, words, step)
         if self._starts is not None:
             for session in own:
-                self._starts.see(session.summary)
+                self._starts.counts.see(session.summary)
                 if _succeeded(session):
                     self._starts.add(session.task, session.summary.get("said", []))
         if self._history is not None:

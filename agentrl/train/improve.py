@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agentrl.agent import AgentEnv
 from agentrl.algorithms import Algorithm
@@ -14,6 +13,7 @@ from agentrl.config import Rollout
 from agentrl.env import Env
 from agentrl.errors import ConfigError
 from agentrl.train.attempts import room_beside, shown
+from agentrl.train.marked import Marked
 from agentrl.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -31,12 +31,15 @@ class Improvements:
     Args:
         how: see :class:`agentrl.algorithms.spec.Improve`.
         seed: of what is drawn.
+
+    Attributes:
+        counts: of episodes that were shown one.
     """
 
     def __init__(self, how: Improve, *, seed: int) -> None:
         self._how, self._seed = how, seed
         self._attempts: dict[str, str] = {}
-        self._counts: Counter[str] = Counter()
+        self.counts = Marked("improves", "improve")
 
     @classmethod
     def of(cls, how: Improve | None, *, seed: int) -> Improvements | None:
@@ -63,18 +66,9 @@ class Improvements:
         rng = Random(f"{self._seed}-{step}-{place}-{task}-improve")
         return self._attempts.get(task, "") if rng.random() < self._how.share else ""
 
-    def see(self, summary: Mapping[str, Any]) -> None:
-        """Count an episode that was played."""
-        if summary.get("improves"):
-            self._counts["episodes"] += 1
-            self._counts["successes"] += bool(summary["success"])
-
     def take_told(self) -> dict[str, float]:
         """This step's numbers by the metric's name; they begin anew."""
-        episodes, successes = self._counts["episodes"], self._counts["successes"]
-        self._counts.clear()
-        told = {"improve/episodes": float(episodes), "improve/stored": float(len(self))}
-        return told | ({"improve/success": successes / episodes} if episodes else {})
+        return self.counts.take_told(len(self))
 
     def state(self) -> dict[str, str]:
         """For a checkpoint."""

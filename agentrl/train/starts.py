@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from random import Random
-from typing import Any
 
 from agentrl.algorithms.spec import Ramp
 from agentrl.rollout.control import StoredStarts
 from agentrl.rollout.control_part import Control
+from agentrl.train.marked import Marked
 from agentrl.trajectory import Message
 
 START = "start"
@@ -29,6 +28,9 @@ class Starts:
         how: see :class:`agentrl.rollout.control.StoredStarts`.
         steps: of the training.
         seed: of what is drawn.
+
+    Attributes:
+        counts: of episodes that began so.
     """
 
     def __init__(self, how: StoredStarts, *, steps: int, seed: int) -> None:
@@ -36,7 +38,7 @@ class Starts:
         self._share = falling if how.share is None else how.share
         self._seed = seed
         self._said: dict[str, list[Message]] = {}
-        self._counts: Counter[str] = Counter()
+        self.counts = Marked("started", "starts")
 
     @classmethod
     def of(cls, control: Control, *, steps: int, seed: int) -> Starts | None:
@@ -65,18 +67,9 @@ class Starts:
             return ""
         return json.dumps(said[: rng.randrange(1, len(said))])
 
-    def see(self, summary: Mapping[str, Any]) -> None:
-        """Count an episode that was played."""
-        if summary.get("started"):
-            self._counts["episodes"] += 1
-            self._counts["successes"] += bool(summary["success"])
-
     def take_told(self) -> dict[str, float]:
         """This step's numbers by the metric's name; they begin anew."""
-        episodes, successes = self._counts["episodes"], self._counts["successes"]
-        self._counts.clear()
-        told = {"starts/episodes": float(episodes), "starts/stored": float(len(self))}
-        return told | ({"starts/success": successes / episodes} if episodes else {})
+        return self.counts.take_told(len(self))
 
     def state(self) -> dict[str, list[Message]]:
         """For a checkpoint."""

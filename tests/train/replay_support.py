@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import OmegaConf
-from tensordict import TensorDict
+from tensordict import NonTensorStack, TensorDict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo import padding_utils
 from verl.trainer.ppo.v1 import trainer_base
@@ -79,6 +79,7 @@ class Played:
     logprob: float = -1.0
     split: bool = False
     status: str = "finished"
+    more: Mapping[str, Any] = field(default_factory=dict)
 
     def rows(self, task: str, asked: int) -> list[Any]:
         segments, turns = [Segment([1, 2])], []
@@ -95,7 +96,7 @@ class Played:
             "status": self.status, "reward": self.reward, "rewards": {}, "success": success,
             "calls": self.calls, "call_errors": 0, "turns": len(turns), "tokens": tokens, "asked": asked,
             "versions": {str(self.version): tokens}, "generate_seconds": 0.0, "tool_seconds": 0.0,
-            "interrupted": 0, "prompt_tokens": 0, "cached_tokens": 0, "row_tokens": 0,
+            "interrupted": 0, "prompt_tokens": 0, "cached_tokens": 0, "row_tokens": 0, **self.more,
         }  # fmt: skip
         return to_outputs(episode, summary, [], carry=True, mark=True)
 
@@ -207,3 +208,10 @@ def saved(made: Lab, folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     made.trainer._experience.save(folder)
     return folder
+
+
+def asked(made: Lab, column: str, *tasks: str) -> list[Any]:
+    """What the next groups of some tasks are told in a column."""
+    infos = [{"task": json.dumps({"id": task})} for task in tasks]
+    prompts = TensorDict({"extra_info": NonTensorStack(*infos)}, batch_size=len(tasks))
+    return list(made.trainer._experience.ask(prompts, 2)[column])

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
-from replay_support import Played, lab
+from replay_support import Played, asked, lab
 from rollout_support import make_tokenizer, write_call
-from tensordict import NonTensorStack, TensorDict
 from test_controlled_rows import ENV, Client
 
 from agentrl import Task
@@ -88,34 +87,21 @@ SETTINGS = ("algorithm.name=dapo", "algorithm.groups.improve.share=1")
 
 def test_a_steps_attempts_are_shown_to_later_groups(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     made = lab(monkeypatch, *SETTINGS, tasks=2, size=2)
-    summaries: dict[str, dict[str, object]] = {"a": {ATTEMPT: "tried", "improves": False}, "b": {ATTEMPT: ""}}
-    rows = Played.rows
 
-    def told(self: Played, task: str, asked: int) -> list[object]:
-        outputs = rows(self, task, asked)
-        for output in outputs:
-            output.extra_fields["episode"] |= summaries[task]
-        return outputs
+    def step(*, improves: bool) -> dict[str, float]:
+        a, b = {ATTEMPT: "tried", "improves": improves}, {ATTEMPT: "", "improves": False}
+        groups = {task: [Played(1.0, more=of), Played(0.0, more=of)] for task, of in (("a", a), ("b", b))}
+        made.step(groups)
+        return made.trainer._experience.take_told()[0]
 
-    monkeypatch.setattr(Played, "rows", told)
-    made.step({"a": [Played(1.0), Played(0.0)], "b": [Played(1.0), Played(0.0)]})
-
-    def asked(experience: Any) -> list[str]:
-        infos = [{"task": json.dumps({"id": task})} for task in ("a", "b")]
-        prompts = TensorDict({"extra_info": NonTensorStack(*infos)}, batch_size=2)
-        return list(experience.ask(prompts, 2)[ATTEMPT])
-
-    experience = made.trainer._experience
-    assert asked(experience) == ["tried", ""]
-    assert experience.take_told()[0] == {"improve/episodes": 0.0, "improve/stored": 1.0}
-    experience.save(tmp_path)
-    summaries["a"]["improves"] = True
-    made.step({"a": [Played(1.0), Played(0.0)], "b": [Played(1.0), Played(1.0)]})
-    now = experience.take_told()[0]
-    assert (now["improve/episodes"], now["improve/success"]) == (2.0, 0.5)
+    assert step(improves=False) == {"improve/episodes": 0.0, "improve/stored": 1.0}
+    assert asked(made, ATTEMPT, "a", "b") == ["tried", ""]
+    made.trainer._experience.save(tmp_path)
+    told = step(improves=True)
+    assert (told["improve/episodes"], told["improve/success"]) == (2.0, 0.5)
     resumed = lab(monkeypatch, *SETTINGS, tasks=2, size=2)
     resumed.trainer._experience.load(tmp_path)
-    assert asked(resumed.trainer._experience) == ["tried", ""]
+    assert asked(resumed, ATTEMPT, "a", "b") == ["tried", ""]
 
 
 def test_success_is_of_episodes_that_began_as_held_out_ones_do() -> None:

@@ -7,8 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from replay_support import Played, lab
-from tensordict import NonTensorStack, TensorDict
+from replay_support import Played, asked, lab
 
 from agentrl.algorithms.spec import Ramp
 from agentrl.rollout.control import StoredStarts
@@ -49,34 +48,20 @@ def test_a_steps_successes_are_where_later_groups_begin(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     made = lab(monkeypatch, *WORDS, tasks=2, size=2)
-    summaries: dict[str, dict[str, object]] = {"a": {"said": SAID}, "b": {"said": SAID}}
-    rows = Played.rows
 
-    def told(self: Played, task: str, asked: int) -> list[object]:
-        outputs = rows(self, task, asked)
-        for output in outputs:
-            output.extra_fields["episode"] |= summaries[task]
-        return outputs
+    def step(**more: object) -> dict[str, float]:
+        a, b = {"said": SAID, **more}, {"said": SAID}
+        won, lost = Played(1.0, more=a), [Played(0.0, more=a), Played(0.0, more=b), Played(0.0, more=b)]
+        made.step({"a": [won, lost[0]], "b": lost[1:]})
+        return made.trainer._experience.take_told()[0]
 
-    monkeypatch.setattr(Played, "rows", told)
-    made.step({"a": [Played(1.0), Played(0.0)], "b": [Played(0.0), Played(0.0)]})
-    experience = made.trainer._experience
-
-    def asked() -> list[str]:
-        infos = [{"task": json.dumps({"id": task})} for task in ("a", "b")]
-        prompts = TensorDict({"extra_info": NonTensorStack(*infos)}, batch_size=2)
-        return list(experience.ask(prompts, 2)[START])
-
-    first = asked()
+    assert step() == {"starts/episodes": 0.0, "starts/stored": 1.0}
+    first = asked(made, START, "a", "b")
     assert first[0] and not first[1], "b has no success yet"
-    assert experience.take_told()[0] == {"starts/episodes": 0.0, "starts/stored": 1.0}
-    experience.save(tmp_path)
-    summaries["a"]["started"] = 1
-    made.step({"a": [Played(1.0), Played(0.0)], "b": [Played(0.0), Played(0.0)]})
-    told_now = experience.take_told()[0]
-    assert (told_now["starts/episodes"], told_now["starts/success"]) == (2.0, 0.5)
+    made.trainer._experience.save(tmp_path)
+    told = step(started=1)
+    assert (told["starts/episodes"], told["starts/success"]) == (2.0, 0.5)
 
     resumed = lab(monkeypatch, *WORDS, tasks=2, size=2)
-    experience = resumed.trainer._experience
-    experience.load(tmp_path)
-    assert asked() == first
+    resumed.trainer._experience.load(tmp_path)
+    assert asked(resumed, START, "a", "b") == first

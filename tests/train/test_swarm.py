@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -189,26 +188,13 @@ def test_a_steps_prompts_are_mixed(tmp_path: Path) -> None:
 # ---- through the trainer
 
 
-@dataclass
-class Shared(Played):
-    """An episode with more in its summary."""
-
-    more: dict[str, Any] = field(default_factory=dict)
-
-    def rows(self, task: str, asked: int) -> list[Any]:
-        rows = super().rows(task, asked)
-        for row in rows:
-            row.extra_fields["episode"] |= self.more
-        return rows
-
-
 def own(reward: float) -> Played:
-    return Shared(reward, more={"said": [{"role": "assistant", "content": f"worth {reward}"}]})
+    return Played(reward, more={"said": [{"role": "assistant", "content": f"worth {reward}"}]})
 
 
 def others(reward: float) -> Played:
     told = {"step": 1, "member": True, "source": "other"}
-    return Shared(reward, logprob=0.0, more={"replayed": told})
+    return Played(reward, logprob=0.0, more={"replayed": told})
 
 
 def node(monkeypatch: pytest.MonkeyPatch, folder: Path, *, tasks: int) -> Lab:
@@ -276,7 +262,7 @@ def test_a_group_that_nobody_may_send_is_left_out_and_counted(
     """What a policy says must not end the run: here it named a tool in ten thousand letters."""
     made = node(monkeypatch, tmp_path, tasks=2)
     calls = [{"id": "1", "type": "function", "function": {"name": "x" * 10_000, "arguments": {}}}]
-    odd = Shared(1.0, more={"said": [{"role": "assistant", "content": "", "tool_calls": calls}]})
+    odd = Played(1.0, more={"said": [{"role": "assistant", "content": "", "tool_calls": calls}]})
     made.step({"a": [odd, own(0)], "b": [own(1), own(0)]})
     (data,) = FolderExchange(tmp_path, "reader").take().packets
     assert read_packet(data).task == "b"
