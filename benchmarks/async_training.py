@@ -1,6 +1,6 @@
 """Asynchronous against synchronous training: samples per second on the real stack, and simulated.
 
-    python -m benchmarks.async_training [--steps 16] [--bound 4] [--engines 16 128 1024] [--no-real] [--json]
+    python -m benchmarks.async_training [--steps 24] [--bound 4] [--engines 16 128 1024] [--no-real] [--json]
 
 The real half trains a policy of 0.7M parameters on :mod:`benchmarks.slow_world`: two turns with 2 s of
 waiting between them on average, 16 episodes a step, the same tasks and times in both modes. Start-up and the
@@ -81,7 +81,7 @@ def train(mode: str, *, steps: int, bound: int, folder: Path) -> Run:
     """
     words = [*SETTINGS, f"mode={mode}", f"steps={steps}", f"staleness.bound={bound}", f"runs={folder}"]
     began = time.time()
-    return summarise(mode, began, launched(str(WORLD), words))
+    return summarise(mode, began, launched(str(WORLD), words), bound)
 
 
 def launched(env: str, words: Sequence[str]) -> list[Event]:
@@ -108,11 +108,12 @@ def launched(env: str, words: Sequence[str]) -> list[Event]:
     return list(reader.poll())
 
 
-def summarise(mode: str, began: float, events: list[Event]) -> Run:
+def summarise(mode: str, began: float, events: list[Event], bound: int) -> Run:
     """What the events of a run say."""
     steps = [event for event in events if isinstance(event, StepFinished)]
-    # The last step ends with an evaluation, before its event; it is not counted.
-    counted = steps[LEFT_OUT - 1 : -1]
+    # The last step ends with an evaluation, before its event. For the last ones before it all episodes have
+    # been sampled, so they have the machine to themselves.
+    counted = steps[LEFT_OUT - 1 : -1 - bound]
     gaps = [after.time - before.time for before, after in itertools.pairwise(counted)]
     stale = [event for event in events if isinstance(event, StalenessReported)]
     lags = {int(lag): 0 for event in stale for lag in event.tokens}
@@ -179,7 +180,7 @@ def tell(line: str) -> None:
 def main() -> None:
     """Measure, and print the outcome."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--steps", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--bound", type=int, default=4)
     parser.add_argument("--engines", type=int, nargs="*", default=[16, 128, 1024], help="sizes of clusters")
     parser.add_argument("--no-real", action="store_true", help="only the simulation and the loop")

@@ -12,15 +12,16 @@ from agentrl.simulate.training import simulate
 if TYPE_CHECKING:
     from rich.table import Table
 
-LARGE = 512
-"""From so many engines on a run is shortened: the more episodes, the less a step's time is up to chance."""
+MOST_STEPS = {512: 3, 64: 6}
+"""By engines, the steps that are measured: the more episodes a step has, the less it is up to chance."""
 
 
 def sized(scenario: Scenario) -> Scenario:
     """The scenario, with fewer steps where it is large."""
-    if scenario.engines < LARGE:
+    most = next((steps for engines, steps in MOST_STEPS.items() if scenario.engines >= engines), None)
+    if most is None:
         return scenario
-    return scenario.model_copy(update={"steps": min(2, scenario.steps)})
+    return scenario.model_copy(update={"steps": min(most, scenario.steps)})
 
 
 def run_modes(scenario: Scenario) -> list[Outcome]:

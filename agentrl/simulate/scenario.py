@@ -119,7 +119,7 @@ class Scenario(Section):
         None, gt=0, description="calls at once, for each engine; default: any number"
     )
     over: int = Field(0, ge=0, description="episodes begun in each group beyond those that are waited for")
-    steps: int = Field(4, ge=1, description="training steps that are measured")
+    steps: int = Field(12, ge=1, description="training steps that are measured")
     warmup: int | None = Field(
         None,
         ge=0,

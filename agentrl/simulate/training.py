@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from agentrl.algorithms.staleness import StalenessGate, oldest_version
+from agentrl.algorithms.staleness import Policy, StalenessGate, oldest_version
 from agentrl.config import Rollout
 from agentrl.rollout import Admission, EpisodeRunner, Gauge, Job, LoadGauge, run_episodes
 from agentrl.simulate import clock
@@ -103,9 +103,9 @@ class _Run:
             None if scenario.tool_places is None else max(1, round(scenario.tool_places * scenario.engines))
         )
         self.tools = ToolServer(places)
-        self.gate = StalenessGate(
-            batch=scenario.groups, eta=eta, policy=scenario.staleness if self.mode == "async" else "drop"
-        )
+        # As the training's own rule has it: one_step_off waits for what is one version behind.
+        policies: dict[Mode, Policy] = {"async": scenario.staleness, "one_step_off": "wait", "sync": "drop"}
+        self.gate = StalenessGate(batch=scenario.groups, eta=eta, policy=policies[self.mode])
         self.timeline = Timeline.of(scenario, self.work)
         self.changed = asyncio.Event()
         self.pushing = False
@@ -141,9 +141,9 @@ class _Run:
 
     async def jobs(self) -> AsyncIterator[Job]:
         """Groups, as soon as the gate has room for one."""
-        size, over, batch = self.scenario.workload.group_size, self.scenario.over, self.gate.batch
-        for number, task in enumerate(Environment(self.tools).tasks("train")):
-            while not self.may_begin(first_of_batch=number % batch == 0):
+        size, over = self.scenario.workload.group_size, self.scenario.over
+        for task in Environment(self.tools).tasks("train"):
+            while self.gate.capacity < 1 or self.pushing:
                 self.changed.clear()
                 await self.changed.wait()
             group = task.id
@@ -157,12 +157,6 @@ class _Run:
                     group_size=size + over,
                     enough=size if over else None,
                 )
-
-    def may_begin(self, *, first_of_batch: bool) -> bool:
-        """Whether a group may; one-step-off a batch begins once the last has ended and weights are in."""
-        if self.gate.capacity < 1 or self.pushing:
-            return False
-        return self.mode != "one_step_off" or not first_of_batch or self.gate.running == 0
 
     def take(self, job: Job, episode: Trajectory) -> None:
         """An episode ended."""
@@ -206,12 +200,9 @@ class _Run:
         return begun, self.counted()
 
     async def push(self) -> None:
-        """New weights to the engines. Only the asynchronous mode interrupts what they generate."""
+        """New weights to the engines; where they generate meanwhile, they are interrupted."""
         seconds = self.scenario.trainer.sync_seconds
-        while self.mode == "one_step_off" and self.gate.running:
-            self.changed.clear()
-            await self.changed.wait()
-        self.pushing = self.mode != "async"
+        self.pushing = self.mode == "sync"
         for engine in self.cluster.engines:
             engine.update(self.gate.version + 1, seconds)
         await asyncio.sleep(seconds)

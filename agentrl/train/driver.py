@@ -92,7 +92,7 @@ def _train(folder: Path, runtime: Runtime) -> None:
         import transfer_queue
 
         from agentrl.train.cpu.plugin import require
-        from agentrl.train.watch import Engine
+        from agentrl.train.watch import Engine, Rollout
         from agentrl.train.workers import EpisodeManager
 
         require()
@@ -117,8 +117,11 @@ def _train(folder: Path, runtime: Runtime) -> None:
                 teacher_client=trainer.get_teacher_client(),
                 reward_loop_worker_handles=trainer.get_reward_handles(),
             )
+            hardware = runtime.config.hardware
             for server in trainer.engines():
-                watch.add(Engine(server, runtime.config.hardware.engine_seconds))
+                watch.add(Engine(server, hardware.engine_seconds))
+            for worker in manager.agent_loop_workers:
+                watch.add(Rollout(worker, hardware.worker_seconds))
             trainer.fit(manager)
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,13 @@ from agentrl.errors import ConfigError
 from agentrl.events import FileSink, Warned
 from agentrl.registry import find_env
 from agentrl.rollout.control import check_control
+from agentrl.scoring import grouped
+from agentrl.terms import Shape, Term
 from agentrl.train import cpu
 from agentrl.train.agent_loop_file import write_agent_loop_file
 from agentrl.train.algorithm import Plan, plan
 from agentrl.train.apart import RUN_VARIABLE
+from agentrl.train.checkpoints import clear_unsealed
 from agentrl.train.curriculum import Draws, chooses
 from agentrl.train.dataset import read_tasks, write_tasks
 from agentrl.train.failure import FILE, RECOVERABLE, read_failure
@@ -77,7 +81,8 @@ class Training:
         check_control(carried_out.control, env)
         check_improve(carried_out.algorithm, env)
         check_shared(carried_out, self.config, env)
-        shape_of(carried_out.shaping, env, self.config.steps)  # refuses rewards that do not fit
+        shape = shape_of(carried_out.shaping, env, self.config.steps)  # refuses rewards that do not fit
+        _check_over(self.config, env.own_rewards(), shape)
         _check_warmup(carried_out, self.config.steps)
         check_fresh(carried_out.algorithm, carried_out.utterance, self.config.mode)
         write_tasks(env, self.folder, test_limit=self.config.eval.tasks, train_minimum=minimum)
@@ -161,10 +166,11 @@ class Training:
         if record["kind"] not in RECOVERABLE if record else status > 0:
             return status
         self._restarts += 1
-        self._tell(
-            f"{self.failure()} The run goes on from its last checkpoint "
-            f"({self._restarts} of checkpoint.restarts={self.config.checkpoint.restarts})."
-        )
+        step = clear_unsealed(self.folder / "checkpoints")
+        where = "begins anew, without a checkpoint" if step is None else "goes on from its last checkpoint"
+        count = f"({self._restarts} of checkpoint.restarts={self.config.checkpoint.restarts})"
+        behind = "" if step is None else f", behind step {step}"
+        self._tell(f"{self.failure()} The run {where} {count}{behind}.")
         self.start()
         return None
 
@@ -229,6 +235,14 @@ def _check_warmup(carried_out: Plan, steps: int) -> None:
         raise ConfigError(
             f"algorithm.critic.options.warmup={utterance.warmup} leaves the policy as it is in all of "
             f"steps={steps}. Train for more steps, or set a shorter warm-up."
+        )
+
+
+def _check_over(config: TrainConfig, own: Sequence[Term], shape: Shape | None) -> None:
+    if config.algorithm.over and grouped(own if shape is None else [*own, *shape(own)]):
+        raise ConfigError(
+            f"algorithm.over={config.algorithm.over} breaks off the last episodes of a group, and a reward of "
+            f"environment {config.env} or of the algorithm compares all. Use algorithm.over=0."
         )
 
 

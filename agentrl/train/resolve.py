@@ -173,6 +173,7 @@ def _common(config: TrainConfig, model: str, run: str) -> dict[str, Any]:
             "host": "127.0.0.1",
             "bell": None,
             "replaced_groups_of": algorithm.tasks_per_step if replaces else 0,
+            "over": algorithm.over,
         },
         f"{trainer}.nnodes": hardware.nodes,
         f"{trainer}.n_gpus_per_node": hardware.gpus_per_node,

@@ -143,26 +143,37 @@ def _died(actor: dict[str, Any]) -> bool:
     return actor["State"] == "DEAD" and ActorDiedErrorContext.Reason.Name(reason) not in ENDED
 
 
-class Engine:
-    """An inference engine, which is asked for a sign of life again and again.
-
-    Each question goes all the way: to its server, to the process that schedules, and to its workers.
+class Answering:
+    """An actor that is asked for a sign of life again and again.
 
     Args:
-        server: verl's server, an actor.
-        seconds: silence after which it counts as lost (``hardware.engine_seconds``).
+        actor: which.
+        seconds: silence after which it counts as lost.
     """
 
-    def __init__(self, server: Any, seconds: float) -> None:
-        self._server, self._limit = server, seconds
+    what = ""
+    """For messages."""
+    setting = ""
+    """Where the seconds are set."""
+
+    def __init__(self, actor: Any, seconds: float) -> None:
+        self._actor, self._limit = actor, seconds
         self._asked: Any = None
         self._silent = 0.0
+
+    def ask(self) -> Any:
+        """Ask; returns Ray's reference to the answer."""
+        raise NotImplementedError
+
+    def died(self) -> str | None:
+        """What to say where Ray says that it died; ``None``: that is told of all of the run's actors."""
+        return None
 
     def look(self, seconds: float) -> str | None:
         """Whether it failed, or has been silent for too long."""
         self._silent += seconds
         if self._asked is None:
-            self._asked = self._server.collective_rpc.remote("check_health")
+            self._asked = self.ask()
         answered, _ = ray.wait([self._asked], timeout=0)
         if answered:
             problem = self._answer(self._asked)
@@ -176,10 +187,10 @@ class Engine:
         except ActorUnavailableError:  # it may be within reach again soon
             return self._too_long()
         except RayActorError:
-            return f"An inference engine's server died. {WHY}"
-        except Exception as problem:  # whatever ended the engine behind its server
+            return self.died()
+        except Exception as problem:  # whatever ended what is behind it
             cause = getattr(problem, "cause", None) or problem
-            return f"An inference engine failed: {type(cause).__name__}. {WHY}"
+            return f"{self.what} failed: {type(cause).__name__}. {WHY}"
         self._silent = 0.0
         return None
 
@@ -187,10 +198,37 @@ class Engine:
         if self._silent <= self._limit:
             return None
         return (
-            f"An inference engine has not answered for {self._limit:g} s (hardware.engine_seconds): it is "
-            "stuck, or its machine cannot be reached."
+            f"{self.what} has not answered for {self._limit:g} s ({self.setting}): it is stuck, or its "
+            "machine cannot be reached."
         )
 
     def release(self) -> None:
-        """End it: who waits for a stuck engine is told then."""
-        ray.kill(self._server)
+        """End it: who waits for what is stuck is told then."""
+        ray.kill(self._actor)
+
+
+class Engine(Answering):
+    """An inference engine, by verl's server.
+
+    Each question goes all the way: to its server, to the process that schedules, and to its workers.
+    """
+
+    what, setting = "An inference engine", "hardware.engine_seconds"
+
+    def ask(self) -> Any:
+        """Ask all of them."""
+        return self._actor.collective_rpc.remote("check_health")
+
+    def died(self) -> str:
+        """Its server did."""
+        return f"An inference engine's server died. {WHY}"
+
+
+class Rollout(Answering):
+    """A rollout worker: what never lets its other episodes go on has it stuck."""
+
+    what, setting = "A rollout worker", "hardware.worker_seconds"
+
+    def ask(self) -> Any:
+        """Ask it between the steps of its episodes."""
+        return self._actor.alive.remote()

@@ -14,7 +14,7 @@ from agentrl.config import Hardware
 from agentrl.train import watch
 from agentrl.train.devices import wanted
 from agentrl.train.failure import ProcessLost
-from agentrl.train.watch import Actors, Engine, Watch
+from agentrl.train.watch import Actors, Engine, Rollout, Watch
 
 WAITING = object()
 
@@ -29,6 +29,7 @@ class Ray:
         self.table = {name: self.actor(name) for name in ("Trainer", "Engine", "Episodes")}
         self.machines = [{"NodeID": "n1", "NodeManagerAddress": "10.0.0.1", "Alive": True}]
         self.collective_rpc = SimpleNamespace(remote=self.ask)
+        self.alive = SimpleNamespace(remote=lambda: self.ask("check_health"))
         self._private = SimpleNamespace(state=SimpleNamespace(actors=lambda job_id: self.table))
         self.JobID = bytes
 
@@ -68,6 +69,19 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> Ray:
     stand_in = Ray()
     monkeypatch.setattr(watch, "ray", stand_in)
     return stand_in
+
+
+def test_a_rollout_worker_that_is_stuck_is_ended_and_a_dead_one_is_left_to_others(ray: Ray) -> None:
+    worker = Rollout(ray, 10.0)
+    ray.answer = None
+    assert worker.look(9.0) is None
+    ray.answer = WAITING
+    assert worker.look(9.0) is None
+    assert "A rollout worker has not answered for 10 s (hardware.worker_seconds)" in str(worker.look(2.0))
+    worker.release()
+    assert ray.killed == [ray]
+    ray.answer = ActorDiedError()
+    assert worker.look(0.0) is None, "of all actors that died it is told once, with their names"
 
 
 def test_an_engine_is_lost_after_so_long_a_silence_and_not_before(ray: Ray) -> None:
