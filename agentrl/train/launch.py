@@ -241,8 +241,8 @@ def _check_warmup(carried_out: Plan, steps: int) -> None:
 def _check_over(config: TrainConfig, own: Sequence[Term], shape: Shape | None) -> None:
     if config.algorithm.over and grouped(own if shape is None else [*own, *shape(own)]):
         raise ConfigError(
-            f"algorithm.over={config.algorithm.over} breaks off the last episodes of a group, and a reward of "
-            f"environment {config.env} or of the algorithm compares all. Use algorithm.over=0."
+            f"algorithm.over={config.algorithm.over} breaks off the last episodes of a group, and a reward "
+            f"of environment {config.env} or of the algorithm compares all. Use algorithm.over=0."
         )
 
 

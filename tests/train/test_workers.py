@@ -1,4 +1,4 @@
-"""Rollout workers: groups that are gone on with, groups with more episodes than they need, and their spread."""
+"""Rollout workers: groups that are gone on with, groups with more episodes than they need, their spread."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 from tensordict import NonTensorStack, TensorDict
 from verl.trainer.ppo.v1 import agent_loop_tq
 
@@ -36,7 +37,7 @@ class Played:
         self.seconds, self.begun, self.rows, self.broken_off = seconds, [], [], []
         self.statuses: list[str] = []
         self.rung = 0
-        self.worker = object.__new__(EpisodeWorker)
+        self.worker: Any = object.__new__(EpisodeWorker)
         rollout = SimpleNamespace(n=size, val_kwargs=SimpleNamespace(n=size))
         self.worker.config = SimpleNamespace(actor_rollout_ref=SimpleNamespace(rollout=rollout))
         self.worker._over, self.worker._playing = over, {}
@@ -67,13 +68,13 @@ class Played:
         if output:
             self.rows.append(session_id)
 
-    async def group(self, *, validate: bool = False, **columns: Any) -> None:
-        await self.worker._run_prompt({"uid": "g", **columns}, {}, {"validate": validate})
+    async def group(self, columns: Mapping[str, Any] | None = None, *, validate: bool = False) -> None:
+        await self.worker._run_prompt({"uid": "g", **(columns or {})}, {}, {"validate": validate})
 
 
 async def test_episodes_that_had_ended_are_not_played_again(monkeypatch: pytest.MonkeyPatch) -> None:
     made = Played(monkeypatch, [0.01] * 4)
-    await made.group(**{ENDED_SESSIONS: [0, 3]})
+    await made.group({ENDED_SESSIONS: [0, 3]})
     assert made.begun == [1, 2] == sorted(made.rows)
     assert made.statuses == ["running", "finished"] and made.rung == 1 and made.worker._playing == {}
 
@@ -102,7 +103,7 @@ async def test_void_episodes_do_not_count_as_enough(monkeypatch: pytest.MonkeyPa
 
 async def test_episodes_kept_from_before_count(monkeypatch: pytest.MonkeyPatch) -> None:
     made = Played(monkeypatch, [0, 0, 0.01, 60, 60, 0.01], over=2)
-    await asyncio.wait_for(made.group(**{ENDED_SESSIONS: [0, 1]}), 10)
+    await asyncio.wait_for(made.group({ENDED_SESSIONS: [0, 1]}), 10)
     assert sorted(made.rows) == [2, 5] and sorted(made.broken_off) == [3, 4]
 
 
@@ -111,7 +112,7 @@ async def test_shared_and_held_out_episodes_are_as_many_as_there_are(
     monkeypatch: pytest.MonkeyPatch, columns: dict[str, Any], validate: bool
 ) -> None:
     made = Played(monkeypatch, [0.01] * 6, over=2)
-    await made.group(validate=validate, **columns)
+    await made.group(columns, validate=validate)
     assert len(made.rows) == columns.get(PLAYED, 4)
 
 
@@ -140,7 +141,7 @@ def test_groups_that_are_asked_for_one_by_one_go_to_one_worker_after_another(
 
         return SimpleNamespace(generate_sequences=SimpleNamespace(remote=take))
 
-    monkeypatch.setattr(workers.ray, "get", lambda asked: asked)
+    monkeypatch.setattr(ray, "get", lambda asked: asked)
     made = object.__new__(EpisodeManager)
     made.agent_loop_workers, made._next = [worker(number) for number in range(3)], 0
 
