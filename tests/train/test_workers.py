@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import ray
@@ -37,7 +37,7 @@ class Played:
         self.seconds, self.begun, self.rows, self.broken_off = seconds, [], [], []
         self.statuses: list[str] = []
         self.rung = 0
-        self.worker: Any = object.__new__(EpisodeWorker)
+        self.worker = cast(Any, object.__new__(EpisodeWorker))
         rollout = SimpleNamespace(n=size, val_kwargs=SimpleNamespace(n=size))
         self.worker.config = SimpleNamespace(actor_rollout_ref=SimpleNamespace(rollout=rollout))
         self.worker._over, self.worker._playing = over, {}
