@@ -191,6 +191,16 @@ async def test_a_folder_is_served_and_nothing_outside_it(browser, tmp_path):
             assert "outside" not in await use(tools["goto"], url=url)
 
 
+@pytest.mark.parametrize(
+    "url", ["/%00", "/" + "a" * 300, "/a" * 2500], ids=["null", "long name", "long path"]
+)
+async def test_an_address_that_no_file_can_have_is_not_found(browser, tmp_path, url):
+    (tmp_path / "index.html").write_text("<p>inside")
+    async with visiting(browser, Folder(tmp_path)) as (_, tools):
+        assert "404: Not Found" in await use(tools["goto"], url=url)
+        assert "inside" in await use(tools["goto"], url="/index.html")
+
+
 # ---- what they cannot reach ---------------------------------------------------------------------
 
 REACH = """async urls => {
@@ -243,6 +253,7 @@ async def test_nothing_but_the_site_is_reached(browser):
         "file:///etc/passwd", "javascript:document.title='x'", "data:text/html,<p>x", "chrome://settings",
         "about:blank", "view-source:http://site.test/", "http://example.com/", "http://site.test:9/",
         "http://user@site.test/", "//example.com/", "ftp://site.test/", "blob:http://site.test/x",
+        "http://[", "//[", "http://[x]/",
     ],
 )  # fmt: skip
 async def test_other_addresses_are_not_opened(browser, url):

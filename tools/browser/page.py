@@ -218,9 +218,13 @@ class Page:
             ToolError: it is none.
         """
         origin = self._visit.site.origin
-        there = urljoin(f"{origin}/", url.strip())
-        parts = urlsplit(there)
-        if f"{parts.scheme}://{parts.netloc}" != origin:
+        try:
+            there = urljoin(f"{origin}/", url.strip())
+            parts = urlsplit(there)
+            foreign = f"{parts.scheme}://{parts.netloc}" != origin
+        except ValueError:  # no address at all, such as http://[
+            foreign = True
+        if foreign:
             raise ToolError(f"Only addresses of {origin} can be opened, not {url[:200]!r}.")
         async with self._guarded("goto"):
             await self._tab.goto(there, wait_until="load")

@@ -56,13 +56,21 @@ class Folder(Site):
         """The file."""
         from aiohttp import web
 
-        path = (self.folder / request.path.lstrip("/")).resolve()
         if request.method not in ("GET", "HEAD"):
             raise web.HTTPMethodNotAllowed(request.method, ["GET", "HEAD"])
-        if not path.is_relative_to(self.folder) or not path.is_file():
+        path = self._find(request.path)
+        if path is None:
             raise web.HTTPNotFound
         kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
         return web.Response(body=path.read_bytes(), content_type=kind)
+
+    def _find(self, address: str) -> Path | None:
+        """The file at an address's path, if there is one."""
+        try:
+            path = (self.folder / address.lstrip("/")).resolve()
+            return path if path.is_relative_to(self.folder) and path.is_file() else None
+        except (OSError, ValueError):  # no file can have such a name: too long, or with a null byte
+            return None
 
 
 class Upstream(Site):
