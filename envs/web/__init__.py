@@ -89,6 +89,7 @@ class Web(Env):
         options = {"actions": tuple(actions or offered), "load_seconds": 20.0, **wide, **(browser or {})}
         self.browser = Browser(**options)
         self.tools = (self.browser,)
+        self.images = any(tool.name == "screenshot" for tool in self.browser.tools())
         self.opened: OpenPage | None = None
         self.asked, self.shown = "", ""
         self._splits = Splits(self._make, key=lambda task: task.id)

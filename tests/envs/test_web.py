@@ -22,6 +22,7 @@ from agentrl.envs.web.miniwob_play import SCRIPTS
 from agentrl.envs.web.seen import Seen
 from agentrl.envs.web.shop import ShopPlay
 from agentrl.envs.web.shop_tasks import KINDS
+from agentrl.errors import ModelUnsupported
 from agentrl.registry import find_env, source_folder
 from agentrl.rollout import ScriptedPolicy
 
@@ -328,6 +329,13 @@ async def test_miniwob_is_played_again_up_to_the_snapshot(miniwob):
     with pytest.raises(ConfigError, match="snapshot is of task"):
         await different.restore(taken)
     await different.close()
+
+
+def test_screenshots_are_for_models_that_see():
+    for env in (make(actions=["click", "screenshot"]), Web(browser={"actions": ["screenshot"]})):
+        with pytest.raises(ModelUnsupported, match="shows images"):
+            make_runner(env, ScriptedPolicy(make_chat()))
+    make_runner(make(actions=["click"]), ScriptedPolicy(make_chat()))
 
 
 # ---- what breaks ------------------------------------------------------------------------------------
