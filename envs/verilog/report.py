@@ -10,6 +10,8 @@ SHOWN = 6
 """Wrong samples that are shown."""
 MOST_MESSAGES = 1000
 """Characters of the compiler's messages that are shown."""
+BITS = frozenset("01xz")
+"""What a bench writes for a bit."""
 
 
 def report(interface: Interface, bench: Bench, verdict: Verdict) -> str:
@@ -22,10 +24,10 @@ def report(interface: Interface, bench: Bench, verdict: Verdict) -> str:
     pairs = list(zip(bench.expected, observed, strict=False))
     right = sum(agree(want, seen) for want, seen in pairs)
     lines = list(_wrong(interface, bench, observed))
-    if len(observed) < len(bench.expected):
-        lines.append("The simulation ended early or did not end.")
-    elif len(observed) > len(bench.expected):
+    if len(observed) > len(bench.expected) or not all(_by_the_bench(seen, want) for want, seen in pairs):
         lines.append("The module wrote to the bench's files.")
+    elif len(observed) < len(bench.expected):
+        lines.append("The simulation ended early or did not end.")
     return "\n".join([*lines, f"{right} of {len(bench.expected)} right."])
 
 
@@ -33,7 +35,7 @@ def _wrong(interface: Interface, bench: Bench, observed: Sequence[str]) -> Itera
     per_cycle = len(bench.expected) // len(bench.stimuli)
     shown = 0
     for number, (want, seen) in enumerate(zip(bench.expected, observed, strict=False)):
-        if agree(want, seen):
+        if agree(want, seen) or not _by_the_bench(seen, want):
             continue
         if shown == SHOWN:
             yield "..."
@@ -52,6 +54,11 @@ def _wrong(interface: Interface, bench: Bench, observed: Sequence[str]) -> Itera
             if not agree(wanted, bits)
         )
         yield f"{given}: {wrong}"
+
+
+def _by_the_bench(seen: str, want: str) -> bool:
+    """Whether a line is one that a bench can have written; a module can write any into the same file."""
+    return len(seen) == len(want) and BITS.issuperset(seen)
 
 
 def parts(ports: Sequence[Port], word: str) -> Iterator[tuple[Port, str]]:

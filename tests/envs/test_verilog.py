@@ -176,6 +176,21 @@ async def test_the_example_bench_tells_what_is_wrong(sandbox):
 
 
 @in_the_sandbox
+@pytest.mark.parametrize("line", ["", "1", "1" * 200, "what is this"])
+async def test_lines_that_the_module_wrote_itself_are_told(line, sandbox):
+    env = Verilog(families=["adder"], size=40, repair=0.0)
+    [task, *_] = env.tasks("test")
+    interface = build("adder", task.metadata["seed"]).interface
+    writing = f'integer f; initial begin f = $fopen("outputs", "w"); $fdisplay(f, "{line}"); $finish; end'
+    steps = write_call("test", code=whole(interface, writing)), final(task.answer)
+    episode = await play(env, Lines(*steps), sandbox, task)
+    [called] = episode.calls
+    assert called.status == "ok" and not called.observation.metadata["passed"]
+    told, right = called.observation.text.splitlines()
+    assert (told, right.split()[0]) == ("The module wrote to the bench's files.", "0")
+
+
+@in_the_sandbox
 async def test_what_solves_nothing(sandbox):
     env = Verilog(families=["adder"], size=40, repair=1.0)
     [task, *_] = env.tasks("test")
