@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING
 
 from agentrl import (
     ConfigError,
@@ -28,8 +29,12 @@ from agentrl.envs.levels import chosen_kinds
 from agentrl.envs.verilog.families import FAMILIES, GATES, build, filled, mutants, read_gate
 from agentrl.envs.verilog.modules import Module
 from agentrl.envs.verilog.report import report
-from agentrl.rewards.verilog import Bench, Verdict, extract_verilog, simulate
+from agentrl.rewards.verilog import SLACK, Bench, Verdict, extract_verilog, simulate
+from agentrl.tools.verilog import MARGIN_SECONDS
 from agentrl.tools.verilog import Verilog as VerilogTool
+
+if TYPE_CHECKING:
+    from agentrl.tool import FunctionTool
 
 TEST_SIZE = 256
 SEEDS = 1 << 32
@@ -107,6 +112,14 @@ class Verilog(Env):
         """Nothing has been judged yet."""
         self._verdict = None
         self._module = build(task.metadata["family"], task.metadata["seed"])
+
+    def own_tools(self) -> list[FunctionTool]:
+        """``test``, which may take as long as the sandbox lets it compile and run one bench."""
+        tools = super().own_tools()
+        for each in tools:
+            if each.name == "test":
+                each.seconds = self.seconds * SLACK * 2 + MARGIN_SECONDS
+        return tools
 
     @tool
     async def test(self, code: str) -> Observation:

@@ -190,6 +190,11 @@ async def test_lines_that_the_module_wrote_itself_are_told(line, sandbox):
     assert (told, right.split()[0]) == ("The module wrote to the bench's files.", "0")
 
 
+def test_a_call_of_test_may_take_as_long_as_its_simulation():
+    [short], [long] = (Verilog(difficulty=1, seconds=seconds).own_tools() for seconds in (5, 20))
+    assert (short.seconds, long.seconds) == (5 * 4 * 2 + 10, 20 * 4 * 2 + 10)
+
+
 @in_the_sandbox
 async def test_what_solves_nothing(sandbox):
     env = Verilog(families=["adder"], size=40, repair=1.0)
