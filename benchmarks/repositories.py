@@ -5,8 +5,9 @@
 Ours: episodes of the environment `swe` on mutants of toolz, all at once: a repository for each, the
 expert's calls (view, edit, one test), and all tests of the package in a fresh sandbox. Directly: `git clone
 --local`, the mutation and its mending, pytest for that test, a second clone and pytest for all tests, as many
-at once as there are processors; nothing is confined. Memory is what the processes of the sandbox hold
-(proportional set size), at its highest, and the files of the repositories, for each episode. Making a
+at once as there are processors; nothing is confined. Memory is what the processes of all episodes hold
+(proportional set size), at its highest, for each episode that is held at once: of ours that is all of them,
+and their files are added, which the sandbox keeps in memory; the clones are on the disk. Making a
 repository is timed alone: an archive unpacked in a session, a fork of a prepared session, and a local clone.
 Nothing else should run on the machine.
 """
@@ -23,12 +24,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-
-import psutil
 
 from agentrl import Task
 from agentrl.config import Rollout
@@ -39,6 +39,7 @@ from agentrl.rewards.tests import merged
 from agentrl.rollout import EpisodeRunner, Job, ScriptedPolicy, run_episodes
 from agentrl.sandbox import Limits, Sandbox, open_sandbox
 from agentrl.tools.repo.archive import repository
+from benchmarks.tables import held_mb
 
 WIDE = Rollout(
     max_turns=8, max_turn_tokens=65_536, max_trajectory_tokens=524_288, max_prompt_tokens=65_536,
@@ -47,13 +48,23 @@ WIDE = Rollout(
 SAMPLE_SECONDS = 1.0
 
 
-def held_mib() -> float:
-    """Memory of all processes below this one."""
-    total = 0
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            total += process.memory_full_info().pss
-    return total / 1024**2
+@contextlib.contextmanager
+def peak() -> Iterator[Callable[[], float]]:
+    """Yields what tells the most MiB that the processes below this one held meanwhile, above those before."""
+    before, highest, over = held_mb(with_this=False), 0.0, threading.Event()
+
+    def sample() -> None:
+        nonlocal highest
+        while not over.wait(SAMPLE_SECONDS):
+            highest = max(highest, held_mb(with_this=False) - before)
+
+    sampling = threading.Thread(target=sample, daemon=True)
+    sampling.start()
+    try:
+        yield lambda: highest
+    finally:
+        over.set()
+        sampling.join()
 
 
 async def ours(env: Swe, tasks: list[Task], sandbox: Sandbox) -> dict[str, float]:
@@ -63,28 +74,19 @@ async def ours(env: Swe, tasks: list[Task], sandbox: Sandbox) -> dict[str, float
     jobs = [Job(task, f"e{number}", seed=number) for number, task in enumerate(tasks)]
     rewards: list[float] = []
     await sandbox.run("1", preload=("pytest",))
-    before, highest = held_mib(), 0.0
-
-    async def sample() -> None:
-        nonlocal highest
-        while True:
-            highest = max(highest, await asyncio.to_thread(held_mib) - before)
-            await asyncio.sleep(SAMPLE_SECONDS)
-
-    sampling = asyncio.create_task(sample())
-    began = time.perf_counter()
-    await run_episodes(
-        runner,
-        jobs,
-        concurrency=len(jobs),
-        on_result=lambda job, episode: rewards.append(episode.reward or 0.0),
-    )
-    seconds = time.perf_counter() - began
-    sampling.cancel()
+    with peak() as highest:
+        began = time.perf_counter()
+        await run_episodes(
+            runner,
+            jobs,
+            concurrency=len(jobs),
+            on_result=lambda job, episode: rewards.append(episode.reward or 0.0),
+        )
+        seconds = time.perf_counter() - began
     files = len(repository(env.source.repair(tasks[0]).base)) / 1024**2
     return {
         "episodes": len(jobs), "ours_per_second": len(jobs) / seconds, "solved": statistics.mean(rewards),
-        "mib_per_episode": highest / len(jobs) + files,
+        "mib_per_episode": highest() / len(jobs) + files,
     }  # fmt: skip
 
 
@@ -105,15 +107,19 @@ def directly(origin: Path, folder: Path, repair: Repair) -> bool:
     return codes == [0, 0]
 
 
-def all_directly(origin: Path, repairs: list[Repair]) -> float:
-    """Episodes per second."""
+def all_directly(origin: Path, repairs: list[Repair]) -> dict[str, float]:
+    """All episodes, some at once."""
+    at_once = min(os.cpu_count() or 1, len(repairs))
     began = time.perf_counter()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(at_once) as pool, peak() as highest:
         folders = [origin.with_name(f"e{number}") for number in range(len(repairs))]
         done = list(pool.map(directly, [origin] * len(repairs), folders, repairs))
     if not all(done):
         raise SystemExit(f"{done.count(False)} episodes failed when git and pytest were called directly.")
-    return len(repairs) / (time.perf_counter() - began)
+    return {
+        "direct_per_second": len(repairs) / (time.perf_counter() - began),
+        "direct_mib_per_episode": highest() / at_once,
+    }
 
 
 def make_origin(folder: Path, repair: Repair) -> Path:
@@ -167,7 +173,7 @@ async def measure(episodes: int, rounds: int) -> dict[str, float]:
         async with open_sandbox() as sandbox:
             found = await making(sandbox, origin, repairs[0], rounds)
             found |= await ours(env, tasks, sandbox)
-        found["direct_per_second"] = await asyncio.to_thread(all_directly, origin, repairs)
+        found |= await asyncio.to_thread(all_directly, origin, repairs)
     return found
 
 
@@ -188,7 +194,10 @@ def main() -> None:
         f"{found['episodes']:.0f} episodes at once: {found['ours_per_second']:.2f} per second, "
         f"{found['mib_per_episode']:.1f} MiB each, {found['solved']:.0%} solved"
     )
-    print(f"git and pytest directly: {found['direct_per_second']:.2f} per second")
+    print(
+        f"git and pytest directly: {found['direct_per_second']:.2f} per second, "
+        f"{found['direct_mib_per_episode']:.1f} MiB each"
+    )
     if options.json:
         print(json.dumps({name: round(value, 4) for name, value in found.items()}))
 
