@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
@@ -118,6 +118,7 @@ async def judge(
     seconds: float = 20.0,
     memory_mb: int = 512,
     preload: Sequence[str] = ("pytest",),
+    hide: Sequence[str] = (),
     guard: bool = True,
 ) -> Verdict:
     """Run the suite on the repository with a change, in an empty sandbox that its author never touched.
@@ -130,6 +131,7 @@ async def judge(
         seconds: CPU time of the run. By the clock it may take three times as long.
         memory_mb: MiB.
         preload: modules that the sandbox has ready.
+        hide: installed packages that the tests and the code do not see.
         guard: whether to refuse changes that use what only tricks need.
 
     Raises:
@@ -143,7 +145,8 @@ async def judge(
         )
     if guard and (uses := refused_uses(base, kept, suite)):
         return Verdict(level="refused", detail=f"It newly uses {', '.join(uses[:10])}.", changed=[*kept])
-    report, controls = await _run(context, merged(base, kept), suite, seconds, memory_mb, preload)
+    sandbox = {"memory_mb": memory_mb, "preload": tuple(preload), "hide": tuple(hide)}
+    report, controls = await _run(context, merged(base, kept), suite, seconds, sandbox)
     problem = _problem(report, controls, suite)
     return Verdict(level="failing" if problem else "passing", detail=problem, changed=[*kept])
 
@@ -155,7 +158,7 @@ def merged(base: Tree, changes: Changes) -> dict[str, bytes]:
 
 
 async def _run(
-    context: ToolContext, files: Tree, suite: Suite, seconds: float, memory_mb: int, preload: Sequence[str]
+    context: ToolContext, files: Tree, suite: Suite, seconds: float, sandbox: Mapping[str, Any]
 ) -> tuple[Report, list[str]]:
     """The report of a run, and the names of its control tests, which have to fail."""
     controls = {f"test_{secrets.token_hex(6)}.py": body for body in _CONTROLS}
@@ -172,14 +175,13 @@ async def _run(
     result = await context.run(
         program,
         stdin=sent,
-        preload=tuple(preload),
         wall_seconds=wall + LOADING_SECONDS,
         cpu_seconds=seconds + LOADING_SECONDS,
-        memory_mb=memory_mb,
         disk_mb=2 * (len(archive) >> 20) + 64,
         inodes=1
         << (4 * len(files) + 1024).bit_length(),  # few different sizes: equal sandboxes are kept ready
         output_bytes=8 << 20,
+        **sandbox,
     )
     return read(result), [f"{name}::test_control" for name in controls]
 

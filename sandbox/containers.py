@@ -77,7 +77,7 @@ class DockerSandbox(Sandbox):
     async def create(
         self, limits: Limits = DEFAULT_LIMITS, *, preload: Sequence[str] = ()
     ) -> ContainerSession:
-        _check(limits)
+        limits.check()
         client = await self._open()
         if limits.network and not await asyncio.to_thread(container_daemon.has_network, client):
             raise SandboxUnavailable(
@@ -162,9 +162,3 @@ def _missing(image: str, runtime: str | None) -> str:
         raise SandboxUnavailable(f"the Docker daemon stopped answering: {error}") from error
     finally:
         client.close()
-
-
-def _check(limits: Limits) -> None:
-    for name, value in vars(limits).items():
-        if name != "network" and not value > 0:
-            raise ConfigError(f"Limits.{name} must be more than 0, not {value!r}")

@@ -9,7 +9,6 @@ import asyncio
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Literal
@@ -60,9 +59,7 @@ class DangerouslyLocalSandbox(Sandbox):
     async def create(self, limits: Limits = DEFAULT_LIMITS, *, preload: Sequence[str] = ()) -> LocalSession:
         if self._closed:
             raise SessionLost("this sandbox is closed: open another")
-        for name, value in asdict(limits).items():
-            if name != "network" and not value > 0:
-                raise ConfigError(f"Limits.{name} must be more than 0, not {value!r}")
+        limits.check()
         for module in preload:
             if not module.isidentifier() or find_spec(module) is None:
                 raise ConfigError(f"preload: there is no module {module!r}")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from agentrl.errors import ConfigError, SandboxError, SandboxUnavailable, SessionLost, ToolError
+from agentrl.errors import SandboxError, SandboxUnavailable, SessionLost, ToolError
 
 from .protocol import DEFAULT_LIMITS, Limits, Result, Session, Status
 from .remote_servers import Servers, Unreachable
@@ -213,9 +213,7 @@ def _check(limits: Limits) -> None:
         raise SandboxUnavailable(
             "whether a SandboxFusion server gives a network is its own setting; use False"
         )
-    for name, value in vars(limits).items():
-        if name != "network" and not value > 0:
-            raise ConfigError(f"Limits.{name} must be more than 0, not {value!r}")
+    limits.check()
     for name in _UNENFORCED:
         if getattr(limits, name) < getattr(DEFAULT_LIMITS, name):
             raise SandboxUnavailable(

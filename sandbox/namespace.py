@@ -237,6 +237,4 @@ def _check(limits: Limits) -> None:
             "the namespace backend has no network to give: sessions see only a loopback of their own. "
             "Use network=False, and reach the network from a tool outside the sandbox."
         )
-    for name, value in vars(limits).items():
-        if name != "network" and not value > 0:
-            raise ConfigError(f"Limits.{name} must be more than 0, not {value!r}")
+    limits.check()

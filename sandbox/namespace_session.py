@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from agentrl.errors import SandboxError, SessionLost, ToolError
 
-from . import handles
+from . import handles, view
 from .cgroups import Group
 from .channel import Channel
 from .guest import wire
@@ -77,7 +77,8 @@ class NamespaceSession(SupervisedSession):
         try:
             with theirs:
                 fds = [theirs.fileno()] + ([bridge.fileno()] if bridge else [])
-                await self._zygote.request(asdict(self._limits), fds)
+                wanted = asdict(self._limits) | {"hide": view.installed(self._limits.hide)}
+                await self._zygote.request(wanted, fds)
             async with asyncio.timeout(_START_SECONDS):
                 await self._greet(ours)
         except TimeoutError:

@@ -10,7 +10,7 @@ from enum import StrEnum
 from types import MappingProxyType, TracebackType
 from typing import ClassVar, Literal, Self
 
-from agentrl.errors import ToolError
+from agentrl.errors import ConfigError, ToolError
 
 Language = Literal["python", "bash"]
 """What `Sandbox.run` runs."""
@@ -43,7 +43,7 @@ class Limits:
     included, else for each process. ``processes`` counts threads too. ``disk_mb`` (MiB) and ``inodes`` hold
     for all writable folders together; ``disk_mb`` is also the largest file. ``open_files`` is per process.
     ``output_bytes`` is what is kept of stdout and of stderr, each; a call that prints 16 times as much is
-    stopped.
+    stopped. ``hide`` names installed packages that the session does not see where it sees this machine's.
     """
 
     wall_seconds: float = 10.0
@@ -55,6 +55,15 @@ class Limits:
     open_files: int = 128
     output_bytes: int = 65_536
     network: bool = False
+    hide: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Raise ConfigError for a limit that makes no sense."""
+        for name, value in vars(self).items():
+            if name not in ("network", "hide") and not value > 0:
+                raise ConfigError(f"Limits.{name} must be more than 0, not {value!r}")
+        if not all(name.isidentifier() for name in self.hide):
+            raise ConfigError(f"Limits.hide must be names of packages, not {self.hide!r}")
 
 
 DEFAULT_LIMITS = Limits()

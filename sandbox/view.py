@@ -7,6 +7,7 @@ import os
 import shutil
 import site
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +65,19 @@ def _shown(path: str) -> str:
 
 def _library_paths() -> list[str]:
     return [entry for entry in site.getsitepackages() if os.path.isdir(entry)]
+
+
+def installed(packages: Sequence[str]) -> list[str]:
+    """Paths at which a session may see these packages: below each folder of libraries that is in its view."""
+    libraries = _library_paths()
+    for prefix in (sys.prefix, sys.base_prefix, "/usr", "/usr/local"):
+        libraries += [str(path) for path in Path(prefix).glob("lib/python3*/*-packages")]
+    return [
+        f"{_shown(library)}/{name}"
+        for library in dict.fromkeys(libraries)
+        for package in packages
+        for name in (package, f"{package}.py")
+    ]
 
 
 def _environment() -> dict[str, str]:

@@ -115,8 +115,9 @@ class Swe(Env):
         self.source = _source(difficulty, packages, size, seed, data, config, repositories, on_bad_row)
         self.expert_rate, self.guard, self.test_seconds = expert_rate, guard, seconds
         self.workspace = Workspace(
-            seconds=seconds + 10.0, memory_mb=memory_mb, disk_mb=disk_mb, inodes=16_384, preload=("pytest",)
-        )
+            seconds=seconds + 10.0, memory_mb=memory_mb, disk_mb=disk_mb, inodes=16_384, preload=("pytest",),
+            hide=self.source.hidden,
+        )  # fmt: skip
         if self.small:
             self.prompt = self.small_prompt
         self.tools = self._tools()
@@ -175,6 +176,7 @@ class Swe(Env):
                 repair.suite,
                 seconds=self.test_seconds,
                 memory_mb=self.workspace.memory_mb,
+                hide=self.workspace.hide,
                 guard=self.guard,
             )
             if problem:

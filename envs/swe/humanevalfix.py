@@ -21,6 +21,8 @@ class HumanEvalFix:
         on_bad_row: ``stop`` or ``skip``.
     """
 
+    hidden: tuple[str, ...] = ()
+
     def __init__(self, data: str, config: str | None, on_bad_row: Any) -> None:
         self._data, self._how = data, {"config": config, "on_error": on_bad_row}
 

@@ -33,6 +33,8 @@ class Instances:
         on_bad_row: ``stop`` or ``skip``.
     """
 
+    hidden: tuple[str, ...] = ()
+
     def __init__(self, data: str, config: str | None, repositories: str | None, on_bad_row: Any) -> None:
         self._data, self._how = data, {"config": config, "on_error": on_bad_row}
         self._repositories = Path(repositories).expanduser() if repositories else None

@@ -48,6 +48,7 @@ class Mutants:
             package_files(package)
         if not self.packages:
             raise ConfigError("packages= is empty; leave it out for all of them.")
+        self.hidden = (*self.packages, "agentrl")  # the latter for the record of what was mutated
         self._sizes, self._seed = {"train": size, "test": test_size}, seed
 
     def tasks(self, split: str) -> list[Task]:

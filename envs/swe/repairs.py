@@ -26,7 +26,13 @@ class Repair:
 
 
 class Source(Protocol):
-    """Where tasks come from."""
+    """Where tasks come from.
+
+    Attributes:
+        hidden: installed packages in which the canonical fixes stand.
+    """
+
+    hidden: tuple[str, ...]
 
     def tasks(self, split: str) -> list[Task]:
         """The tasks of ``train`` or ``test``.

@@ -32,6 +32,8 @@ class Tiny:
         seed: of them. No function stands in both splits.
     """
 
+    hidden: tuple[str, ...] = ()
+
     def __init__(self, size: int, test_size: int, seed: int) -> None:
         self._sizes, self._seed = {"test": test_size, "train": size}, seed
 

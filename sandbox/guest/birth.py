@@ -61,6 +61,7 @@ def _supervise(
 ) -> NoReturn:
     try:
         confine.furnish(limits["disk_mb"], limits["inodes"])
+        confine.hide(limits["hide"])
         confine.seal()
         header, _ = wire.receive(host)  # the host has put this process into its cgroup
         branch.copy_folders(folders)

@@ -56,6 +56,15 @@ def furnish(disk_mb: int, inodes: int) -> None:
     os.chdir(WORKSPACE)
 
 
+def hide(paths: list[str]) -> None:
+    """In the new namespaces: cover folders and files that are in view, so that nothing of them is."""
+    for path in paths:
+        if os.path.isdir(path):
+            linux.mount("tmpfs", path, "tmpfs", linux.MS_RDONLY, "size=4k,nr_inodes=1,mode=0555")
+        elif os.path.isfile(path):
+            linux.mount("/dev/null", path, None, linux.MS_BIND)
+
+
 def seal() -> None:
     """Drop every capability for good, and hide this process's memory from the guests of the same user."""
     linux.drop_privileges()

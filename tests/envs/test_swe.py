@@ -175,6 +175,36 @@ async def test_a_mutant_and_what_is_no_fix_of_it_earn_nothing(sandbox):
             assert (episode.reward, level(episode)) == (0.0, wanted), episode.metadata
 
 
+TAKE_THE_FIX = """
+for copy in $(find / -path '*-packages/{path}' 2>/dev/null); do cp $copy {path}; done
+python3 -c "import {package}, shutil; shutil.copy({package}.__path__[-1] + '/{name}', '{path}')"
+find / -name mutants.json 2>/dev/null; git status --porcelain
+python3 -m pytest -q --co {test} | tail -1
+"""
+
+
+@in_the_sandbox
+async def test_the_fix_is_not_to_be_found_in_the_sandbox(sandbox):
+    """The mutated package is installed, and in a wheel so is the record of what was mutated."""
+    for package in ("toolz", "simplejson"):
+        env = Swe(packages=[package])
+        task = env.tasks("test")[0]
+        repair = env.source.repair(task)
+        [path] = repair.suite.gold
+        name, test = path.partition("/")[2], repair.suite.fail_to_pass[0].partition("::")[0]
+        take = TAKE_THE_FIX.format(path=path, package=package, name=name, test=test)
+        still = f"echo '#' >> {path}"
+        episode = await play(
+            env,
+            Lines(write_call("bash", command=take), write_call("bash", command=still), "Fixed."),
+            sandbox,
+            task,
+        )
+        said = episode.calls[0].observation.text
+        assert f" M {path}" not in said and "mutants.json" not in said and "tests collected" in said, said
+        assert (episode.reward, level(episode)) == (0.0, "failing"), episode.metadata
+
+
 @in_the_sandbox
 async def test_who_does_not_look_at_a_small_bug_does_not_fix_it(sandbox):
     env = Swe(difficulty=1, size=40, expert_rate=0.0)

@@ -88,6 +88,24 @@ async def test_numpy_and_preloading(sandbox: NamespaceSandbox) -> None:
         await sandbox.create(preload=["no_such_module"])
 
 
+async def test_hidden_packages_are_nowhere_to_be_found(sandbox: NamespaceSandbox) -> None:
+    """Neither by a cell, a program, a fork nor a stateless call, nor are they uncovered; others are there."""
+    look = "find / -path '*-packages/pluggy/*.py' 2>/dev/null | wc -l"
+    uncover = "umount $(dirname $(python3 -c 'import pytest; print(pytest.__file__)'))/../pluggy; "
+    load = "import iniconfig, pluggy\nif not hasattr(pluggy, 'HookspecMarker'):\n    print('hidden')"
+    hiding = Limits(hide=("pluggy", "no_such_package"))
+    async with await sandbox.create() as session:
+        assert int((await session.exec(look)).stdout) > 5
+    async with await sandbox.create(hiding) as session, await session.fork() as fork:
+        for each in (session, fork):
+            assert (await each.run_cell(load)).stdout == "hidden\n"
+            assert (await each.exec(uncover + look)).stdout == "0\n"
+    assert (await sandbox.run(load, limits=hiding)).stdout == "hidden\n"
+    assert (await sandbox.run(load)).stdout == ""
+    with pytest.raises(ConfigError, match="hide"):
+        await sandbox.create(Limits(hide=("../lib",)))
+
+
 async def test_fifty_sessions_at_once_do_not_mix(sandbox: NamespaceSandbox) -> None:
     async def episode(number: int) -> str:
         async with await sandbox.create() as session:

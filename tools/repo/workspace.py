@@ -36,6 +36,7 @@ class Workspace:
         processes: threads too.
         output_bytes: kept of what one call prints; the model is shown less of it.
         preload: modules that Python programs find already imported.
+        hide: installed packages that are not to be seen.
     """
 
     seconds: float = 30.0
@@ -45,6 +46,7 @@ class Workspace:
     processes: int = 32
     output_bytes: int = 1 << 20
     preload: tuple[str, ...] = ()
+    hide: tuple[str, ...] = ()
 
     def limits(self) -> dict[str, Any]:
         """As :meth:`agentrl.ToolContext.sandbox` takes them."""
