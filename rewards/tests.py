@@ -99,8 +99,7 @@ def refused_uses(base: Tree, kept: Changes, suite: Suite) -> list[str]:
     found: set[str] = set()
     for path, data in kept.items():
         if data is not None and path.endswith(".py"):
-            before = base.get(path, b"").decode(errors="replace")
-            found |= set(guarded_uses(before, data.decode(errors="replace"), known))
+            found |= set(guarded_uses(base.get(path, b""), data, known))
     return sorted(found)
 
 

@@ -1,8 +1,9 @@
 """Runs in the sandbox: pytest in a child process, of which nothing is believed but what its reports say.
 
 On stdin: the length of a request in four bytes, the request, and an archive to unpack first, if any. The
-child's output goes nowhere; every report of a test goes through a pipe. A test that was not reported did not
-pass, so it gains nothing to end the process. The parent runs no code of the repository and alone writes on
+child's output goes nowhere; every report of a test goes through a pipe, and a mark at the end of all. A test
+that was not reported did not pass, and a child that left without its mark or by a signal has not finished, so
+it gains nothing to end the process. The parent runs no code of the repository and alone writes on
 stdout.
 """
 
@@ -58,6 +59,9 @@ class Reporter:
         text = report.longreprtext if outcome == "failed" else ""
         self._tell(report.nodeid, report.when, outcome, text)
 
+    def end(self, mark: str) -> None:
+        self._tell(mark, "end", "", "")
+
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.outcome == "failed":
             self._tell(report.nodeid, "collect", "failed", report.longreprtext)
@@ -71,7 +75,7 @@ def place_of_repository() -> int:
     return len(sys.path)
 
 
-def child(request: dict[str, Any], pipe: int) -> None:
+def child(request: dict[str, Any], pipe: int, mark: str) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(null, number)
@@ -87,17 +91,19 @@ def child(request: dict[str, Any], pipe: int) -> None:
         "-p", "no:cacheprovider", "-q", "--tb=short", "--no-header", "--rootdir=.",
         *request["options"], *request["run"],
     ]  # fmt: skip
-    pytest.main(arguments, plugins=[Reporter(pipe, request["most"])])
+    reporter = Reporter(pipe, request["most"])
+    pytest.main(arguments, plugins=[reporter])
+    reporter.end(mark)
 
 
-def start(request: dict[str, Any]) -> tuple[int, int]:
+def start(request: dict[str, Any], mark: str) -> tuple[int, int]:
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(reader)
         os.setpgid(0, 0)
         try:
-            child(request, writer)
+            child(request, writer, mark)
         finally:
             os._exit(0)
     os.close(writer)
@@ -107,7 +113,7 @@ def start(request: dict[str, Any]) -> tuple[int, int]:
 def watch(pid: int, reader: int, seconds: float) -> tuple[bytes, str]:
     """What came through the pipe until the child ended, and how it ended."""
     deadline = time.monotonic() + seconds
-    data, ended = bytearray(), ""
+    data, ended, over = bytearray(), "", False
     while not ended:
         ready, _, _ = select.select([reader], [], [], TICK)
         if ready:
@@ -119,13 +125,13 @@ def watch(pid: int, reader: int, seconds: float) -> tuple[bytes, str]:
             ended = "too many reports"
         elif time.monotonic() > deadline:
             ended = "timeout"
-        elif os.waitpid(pid, os.WNOHANG)[0]:
-            ended = "finished"
-    if ended != "finished":
-        stop(pid)
+        else:
+            found, status = os.waitpid(pid, os.WNOHANG)
+            if over := found == pid:
+                ended = "finished" if status == 0 else "stopped"
+    stop(pid)  # it, or whatever it has left behind
+    if not over:
         os.waitpid(pid, 0)
-    else:
-        stop(pid)  # whatever it has left behind
     while select.select([reader], [], [], 0)[0] and len(data) <= MOST_REPORTS:
         piece = os.read(reader, 1 << 16)
         if not piece:
@@ -141,8 +147,9 @@ def stop(pid: int) -> None:
         pass
 
 
-def summed_up(data: bytes) -> dict[str, Any]:
-    """Of each test the worst outcome of its phases, and what a failure said."""
+def summed_up(data: bytes, mark: str) -> dict[str, Any]:
+    """Of each test the worst outcome of its phases, what a failure said, and whether the mark was there."""
+    marked = False
     outcomes: dict[str, str] = {}
     messages: dict[str, str] = {}
     called: set[str] = set()
@@ -150,6 +157,9 @@ def summed_up(data: bytes) -> dict[str, Any]:
         try:
             name, phase, outcome, text = json.loads(line)
         except ValueError:
+            continue
+        if name == mark:
+            marked = True
             continue
         if phase == "call":
             called.add(name)
@@ -159,7 +169,7 @@ def summed_up(data: bytes) -> dict[str, Any]:
             messages[name] = text
     # a test whose call was not reported did not run to its end
     ran = {name: outcome for name, outcome in outcomes.items() if outcome != "passed" or name in called}
-    return {"outcomes": ran, "messages": messages}
+    return {"outcomes": ran, "messages": messages, "marked": marked}
 
 
 def main() -> None:
@@ -169,9 +179,14 @@ def main() -> None:
     if archive := sent[4 + size :]:
         unpack(archive)
     hide()
-    pid, reader = start(request)
+    mark = os.urandom(16).hex()
+    pid, reader = start(request, mark)
     data, ended = watch(pid, reader, request["seconds"])
-    sys.stdout.write(json.dumps({**summed_up(data), "ended": ended}) + "\n")
+    told = summed_up(data, mark)
+    if not told.pop("marked") and ended == "finished":
+        ended = "stopped"
+    detail = "the process of the tests ended before they did" if ended == "stopped" else ""
+    sys.stdout.write(json.dumps({**told, "ended": ended, "detail": detail}) + "\n")
 
 
 if __name__ == "__main__":
