@@ -230,7 +230,7 @@ REFUSED = {
     "equal by a stripped name": "Any = type('Any', (), {'__eq__ '.strip(): lambda self, other: True})\n",
     "equal by the type of a type": "Any = type(int)('Any', (), {'__' + 'eq__': lambda self, other: True})\n",
     "equal by a kept type": "t = type(int)\nAny = t('Any', (), {'__' + 'eq__': lambda self, other: True})\n",
-    "equal by a type handed on": "class K:\n    def __contains__(self, t):\n        self.t = t\ntype in K()\n",
+    "equal by a type handed on": "class K:\n    def __contains__(self, t):\n        K.t = t\ntype in K()\n",
     "equal by a metaclass": "class M(type): pass\nAny = M('Any', (), {'__' + 'eq__': lambda s, o: True})\n",
     "equal by an abstract class": "import abc\nAny = abc.ABCMeta('A', (), {'__' + 'eq__': max})\n",
     "equal by a made class": (
