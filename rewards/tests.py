@@ -72,6 +72,8 @@ def is_source(path: str, suite: Suite) -> bool:
     """
     pure = PurePosixPath(path)
     name, folders = pure.name, set(pure.parts[:-1])
+    if any("\ud800" <= letter <= "\udfff" for letter in path):
+        return False  # of bytes that are no text: neither archives nor records take it
     if pure.is_absolute() or ".." in pure.parts or "\0" in path or not path or len(path) > 255:
         return False
     if path in suite.gold and path not in suite.files:

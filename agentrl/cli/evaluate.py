@@ -139,7 +139,8 @@ class EpisodeLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         with writing(path):
-            self._file = path.open("w", encoding="utf-8")
+            # halves of surrogate pairs, as in names of files that are no text, are escaped as JSON has it
+            self._file = path.open("w", encoding="utf-8", errors="backslashreplace")
 
     def __enter__(self) -> Self:
         return self
