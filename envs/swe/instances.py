@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import io
 import json
 import subprocess
-import tarfile
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +19,7 @@ COLUMNS = ("instance_id", "repo", "base_commit", "patch", "test_patch", "problem
            "FAIL_TO_PASS", "PASS_TO_PASS")  # fmt: skip
 GIT_SECONDS = 120.0
 _CACHED = 8
+_FILES = (b"100644", b"100755", b"100664")
 
 
 class Instances:
@@ -48,10 +47,11 @@ class Instances:
         """The tree at the commit. The test patch is applied for judging alone."""
         row = task.metadata
         base = at_commit(row["repository"], row["base_commit"])
+        tests = applied(base, row["test_patch"], task.id)
         suite = Suite(
             fail_to_pass=row["fail_to_pass"],
             pass_to_pass=row["pass_to_pass"],
-            files={path: data for path, data in applied(base, row["test_patch"], task.id).items() if data},
+            files={path: data for path, data in tests.items() if data is not None},
             gold=applied(base, row["patch"], task.id),
         )
         return Repair(base, suite)
@@ -112,10 +112,26 @@ def at_commit(repository: str, commit: str) -> Tree:
     """
     if commit.startswith("-"):
         raise DataError(f"{commit!r} is no commit.")
-    data = _git(["archive", "--format=tar", commit], Path(repository), f"commit {commit}")
-    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-        files = {member.name: archive.extractfile(member) for member in archive if member.isfile()}
-        return {name: file.read() for name, file in files.items() if file is not None}
+    where, about = Path(repository), f"commit {commit}"
+    listed = _git(["ls-tree", "-r", "-z", "--full-tree", commit], where, about)
+    names: dict[str, bytes] = {}
+    for line in filter(None, listed.split(b"\0")):
+        about_file, _, path = line.partition(b"\t")
+        mode, _, name = about_file.split()
+        if mode in _FILES:
+            names[path.decode(errors="replace")] = name
+    # not `git archive`, which leaves out and rewrites what .gitattributes says
+    data = _git(["cat-file", "--batch"], where, about, b"".join(name + b"\n" for name in names.values()))
+    files: dict[str, bytes] = {}
+    start = 0
+    for path in names:
+        end = data.index(b"\n", start)
+        if data.endswith(b" missing", start, end):
+            raise DataError(f"{where} lacks a file of {about}, {path}: it must be a complete clone.")
+        size = int(data[start:end].split()[2])
+        files[path] = data[end + 1 : end + 1 + size]
+        start = end + size + 2
+    return files
 
 
 def applied(base: Tree, patch: str, task: str) -> dict[str, bytes | None]:
@@ -155,7 +171,7 @@ def _named(patch: str) -> list[str]:
     ]
 
 
-def _git(arguments: list[str], folder: Path, about: str) -> bytes:
+def _git(arguments: list[str], folder: Path, about: str, sent: bytes = b"") -> bytes:
     """Run git without this user's settings.
 
     Raises:
@@ -170,6 +186,7 @@ def _git(arguments: list[str], folder: Path, about: str) -> bytes:
             ["git", *arguments],
             cwd=folder,
             env=environment,
+            input=sent,
             capture_output=True,
             timeout=GIT_SECONDS,
             check=False,
