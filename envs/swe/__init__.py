@@ -12,6 +12,7 @@ import binascii
 import hashlib
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from agentrl import (
@@ -53,7 +54,7 @@ class Swe(Env):
     Args:
         difficulty: 1 (a function of one line, with ``view`` and ``edit`` alone) or 2 (mutations in real
             packages, with all tools).
-        packages: for difficulty 2, which ones; by default all that are recorded.
+        packages: for difficulty 2, which one or ones; by default all that are recorded.
         size: built-in tasks of the train split; the test split has a quarter of it, at most 256.
         seed: of the built-in tasks.
         data: instead of them, rows in the form of HumanEvalFix or of SWE-bench: a folder, a file or a hub id.
@@ -84,7 +85,7 @@ class Swe(Env):
     def __init__(
         self,
         difficulty: int = 2,
-        packages: Sequence[str] | None = None,
+        packages: str | Sequence[str] | None = None,
         size: int = 2000,
         seed: int = 0,
         data: str | None = None,
@@ -112,6 +113,7 @@ class Swe(Env):
         if on_bad_row not in ("stop", "skip"):
             raise ConfigError(f"on_bad_row={on_bad_row!r} must be 'stop' or 'skip'.")
         self.small = difficulty == 1 and not data
+        packages = [packages] if isinstance(packages, str) else packages
         self.source = _source(difficulty, packages, size, seed, data, config, repositories, on_bad_row)
         self.expert_rate, self.guard, self.test_seconds = expert_rate, guard, seconds
         self.workspace = Workspace(
@@ -250,7 +252,9 @@ def _source(
     if not data:
         sizes = size, min(TEST_SIZE, size // 4)
         return Tiny(*sizes, seed) if difficulty == 1 else Mutants(packages, *sizes, seed)
-    first = next(iter(read_split(data, "test", on_error=on_bad_row, config=config)), {})
+    splits = ("test", "train") if Path(data).expanduser().is_file() else ("test",)
+    rows = (row for split in splits for row in read_split(data, split, on_error=on_bad_row, config=config))
+    first = next(rows, {})  # a file of few rows has none for the test split
     if "buggy_solution" in first:
         return HumanEvalFix(data, config, on_bad_row)
     if "base_commit" in first:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import random
 
-from agentrl import Task
+from agentrl import ConfigError, Task
 from agentrl.envs.swe.repairs import Repair
 from agentrl.rewards.tests import Suite
 
@@ -22,6 +22,8 @@ OPERATORS = {
     "*": lambda x, y: x * y,
 }
 CASES = 6
+MOST_MISSED = 1000
+"""Draws in a row that were there already, after which there are no more."""
 
 
 class Tiny:
@@ -38,15 +40,24 @@ class Tiny:
         self._sizes, self._seed = {"test": test_size, "train": size}, seed
 
     def tasks(self, split: str) -> list[Task]:
-        """The same on every call."""
+        """The same on every call.
+
+        Raises:
+            ConfigError: there are not so many.
+        """
         rng, used = random.Random(f"swe {self._seed}"), set()
         drawn: dict[str, list[Task]] = {}
         for name, size in self._sizes.items():
-            drawn[name] = []
+            drawn[name], missed = [], 0
             while len(drawn[name]) < size:
                 task = make(rng)
                 key = (task.metadata["right"], task.metadata["name"])
-                if key not in used:
+                missed = missed + 1 if key in used else 0
+                if missed > MOST_MISSED:
+                    raise ConfigError(
+                        f"There are not so many functions: {len(used)} were found. Choose a smaller size."
+                    )
+                if not missed:
                     used.add(key)
                     drawn[name].append(task)
         return drawn[split]

@@ -18,13 +18,16 @@ from hypothesis import strategies as st
 from rollout_support import Lines, make_chat, make_runner, write_call
 
 from agentrl import ConfigError, DataError, Snapshot, Task, Trajectory, tool
+from agentrl.cli.evaluate import EpisodeLog
 from agentrl.config import load_config
 from agentrl.envs.swe import Swe, mutants, read_changes, tiny
 from agentrl.envs.swe.mutate import mutations
 from agentrl.envs.swe.repairs import edit_of
+from agentrl.evaluate.result import EpisodeResult
 from agentrl.registry import find_env, source_folder
 from agentrl.rollout import ScriptedPolicy
 from agentrl.sandbox import NamespaceSandbox
+from agentrl.tools.bash import Bash
 
 SHARED = Path(os.environ.get("AGENTRL_SHARED") or Path(__file__).parents[2] / "../shared") / "data"
 HUMANEVALFIX = SHARED / "humanevalfix"
@@ -423,6 +426,32 @@ def test_train_yaml_fits_the_configuration_and_the_environment(preset):
     assert (folder / "README.md").is_file()
 
 
+def test_a_single_package_may_be_named():
+    assert {task.metadata["package"] for task in Swe(packages="toolz").tasks("test")} == {"toolz"}
+
+
+def test_more_small_bugs_than_there_are_is_an_error(monkeypatch):
+    monkeypatch.setattr(tiny, "NAMES", ["area"])
+    monkeypatch.setattr(tiny, "VARIABLES", ["x0", "x1"])
+    with pytest.raises(ConfigError, match="not so many functions: 1[0-9][0-9] were found"):
+        Swe(difficulty=1, size=200).tasks("train")
+
+
+@in_the_sandbox
+async def test_names_that_are_no_text_are_not_judged(sandbox, tmp_path):
+    env = Swe(difficulty=1, size=40)
+    task = env.tasks("test")[0]
+    data = task.metadata
+    fix = f"sed -i 's/return .*/return {data['right']}/' f.py; echo hi > $'\\xff.py'"
+    env.tools.append(Bash(env.workspace))
+    episode = await play(env, Lines(write_call("bash", command=fix), "Fixed."), sandbox, task)
+    assert (episode.reward, level(episode)) == (1.0, "passing"), episode.metadata
+    with EpisodeLog(tmp_path / "episodes.jsonl") as log:
+        episode.metadata["told"] = "\udcff"
+        log.add(EpisodeResult.of(episode, 0, 0, True), episode)
+    assert json.loads((tmp_path / "episodes.jsonl").read_text())["metadata"]["told"] == "\udcff"
+
+
 def test_changes_are_read_without_belief():
     told = {"a": "eA==", "b": None, "c": "no base64!", "d": 3, "e": ["x"]}
     assert read_changes(told) == {"a": b"x", "b": None}
@@ -593,6 +622,30 @@ async def test_an_instance_is_solved_by_its_patch_and_by_no_look_at_its_history(
     other = await play(env, Lines(history, still, "done"), sandbox, task)
     assert "FIX" not in other.calls[0].observation.text and "half" not in other.calls[0].observation.text
     assert (other.reward, level(other)) == (0.0, "failing")
+
+
+def test_an_instance_has_all_that_is_committed_and_its_tests_empty_files(instances):
+    folder, row = instances
+    work = folder / "work"
+    (work / ".gitattributes").write_text("hidden.py export-ignore\nversion.py export-subst\n")
+    (work / "hidden.py").write_bytes(b"")
+    (work / "version.py").write_bytes(b"at = '$Format:%H$'\r\n")
+    (work / "link").symlink_to("version.py")
+    git(work, "add", "-A")
+    git(work, "commit", "-qm", "more")
+    new = "diff --git a/{0} b/{0}\nnew file mode 100644\n"
+    empty = new.format("tests/new/__init__.py") + "index 0000000..e69de29\n"
+    fix = new.format("one.py") + "--- /dev/null\n+++ b/one.py\n@@ -0,0 +1 @@\n+x = 1\n"
+    repositories = folder / "repositories/someone__calc.git"
+    git(repositories, "fetch", "-q", str(work), "main:more")
+    row |= {"base_commit": git(work, "rev-parse", "HEAD"), "patch": fix, "test_patch": TEST_PATCH + empty}
+    write(folder / "train.jsonl", row)
+    env = Swe(data=str(folder / "train.jsonl"), repositories=str(folder / "repositories"))
+    [task] = env.tasks("train")
+    repair = env.source.repair(task)
+    assert repair.base["hidden.py"] == b"" and repair.base["version.py"] == b"at = '$Format:%H$'\r\n"
+    assert "link" not in repair.base
+    assert repair.suite.files["tests/new/__init__.py"] == b""
 
 
 @pytest.mark.parametrize(
