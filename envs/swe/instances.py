@@ -114,17 +114,17 @@ def at_commit(repository: str, commit: str) -> Tree:
         raise DataError(f"{commit!r} is no commit.")
     where, about = Path(repository), f"commit {commit}"
     listed = _git(["ls-tree", "-r", "-z", "--full-tree", commit], where, about)
-    names: dict[str, bytes] = {}
+    blobs: dict[str, bytes] = {}
     for line in filter(None, listed.split(b"\0")):
-        about_file, _, path = line.partition(b"\t")
-        mode, _, name = about_file.split()
+        entry, _, name = line.partition(b"\t")
+        mode, _, blob = entry.split()
         if mode in _FILES:
-            names[path.decode(errors="replace")] = name
+            blobs[name.decode(errors="replace")] = blob
     # not `git archive`, which leaves out and rewrites what .gitattributes says
-    data = _git(["cat-file", "--batch"], where, about, b"".join(name + b"\n" for name in names.values()))
+    data = _git(["cat-file", "--batch"], where, about, b"".join(blob + b"\n" for blob in blobs.values()))
     files: dict[str, bytes] = {}
     start = 0
-    for path in names:
+    for path in blobs:
         end = data.index(b"\n", start)
         if data.endswith(b" missing", start, end):
             raise DataError(f"{where} lacks a file of {about}, {path}: it must be a complete clone.")

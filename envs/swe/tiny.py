@@ -45,7 +45,7 @@ class Tiny:
         Raises:
             ConfigError: there are not so many.
         """
-        rng, used = random.Random(f"swe {self._seed}"), set()
+        rng, used = random.Random(f"swe {self._seed}"), set[tuple[str, str]]()
         drawn: dict[str, list[Task]] = {}
         for name, size in self._sizes.items():
             drawn[name], missed = [], 0

@@ -443,7 +443,7 @@ async def test_names_that_are_no_text_are_not_judged(sandbox, tmp_path):
     task = env.tasks("test")[0]
     data = task.metadata
     fix = f"sed -i 's/return .*/return {data['right']}/' f.py; echo hi > $'\\xff.py'"
-    env.tools.append(Bash(env.workspace))
+    env.tools = [*env.tools, Bash(env.workspace)]
     episode = await play(env, Lines(write_call("bash", command=fix), "Fixed."), sandbox, task)
     assert (episode.reward, level(episode)) == (1.0, "passing"), episode.metadata
     with EpisodeLog(tmp_path / "episodes.jsonl") as log:
