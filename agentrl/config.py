@@ -33,9 +33,7 @@ class Algorithm(Section):
     name: str = Field("grpo", description="one of agentrl algorithms; see docs/algorithms.md")
     tasks_per_step: int = Field(16, ge=1, description="tasks sampled for each training step")
     group_size: int = Field(8, ge=1, description="episodes per task")
-    over: int = Field(
-        0, ge=0, description="episodes begun per task beyond those; the last so many are broken off"
-    )
+    over: int = Field(0, ge=0, description="begun per task beyond those; the last so many are broken off")
     learning_rate: float = Field(1e-6, gt=0)
     warmup_steps: int = Field(0, ge=0, description="steps over which the learning rate rises")
     minibatches: int = Field(1, ge=1, description="optimizer updates per step; must divide tasks_per_step")
@@ -194,9 +192,7 @@ class Hardware(Section):
     engine_seconds: float = Field(
         180.0, gt=0, description="seconds without an answer after which an inference engine counts as lost"
     )
-    worker_seconds: float = Field(
-        600.0, gt=0, description="seconds without an answer after which a rollout worker counts as lost"
-    )
+    worker_seconds: float = Field(600.0, gt=0, description="the same for a rollout worker")
     cluster_seconds: float = Field(
         600.0, ge=0, description="wait for a cluster to have the GPUs free that the run asks for"
     )
