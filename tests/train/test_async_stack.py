@@ -72,7 +72,8 @@ def test_a_killed_asynchronous_run_goes_on_within_the_bound(tmp_path: Path) -> N
     certificate = json.loads((folder / "doctor.json").read_text())
     last = [check for check in certificate["checks"] if check["step"] == STEPS]
     assert any("every token's version" in check["name"] for check in last)
-    assert not any("were not compared" in check["detail"] for check in last)
+    if resumed + BOUND <= STEPS:  # else tokens may be of versions whose weights ended with the first process
+        assert not any("were not compared" in check["detail"] for check in last)
 
     assert [event.step for event in played.of(CheckpointSaved)][-1] == STEPS
     assert psutil.pid_exists(1) and processes(folder) == []
