@@ -30,7 +30,7 @@ BOUND, STEPS = 2, 6
 
 
 def test_a_killed_asynchronous_run_goes_on_within_the_bound(tmp_path: Path) -> None:
-    folder, moment, wait = tmp_path / "run", random.randint(2, 3), random.uniform(0.0, 3.0)
+    folder, moment, wait = tmp_path / "run", random.randint(2, 3), random.uniform(0.0, 1.5)
     training = prepare(
         folder, make_model(tmp_path / "model"), "mode=async", f"staleness.bound={BOUND}", f"steps={STEPS}",
         "checkpoint.every=1", "algorithm.minibatches=2", "rollout.retries=0", "checkpoint.restarts=1",

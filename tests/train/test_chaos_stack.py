@@ -238,8 +238,8 @@ def test_a_run_goes_on_through_faults_of_every_kind(tmp_path: Path, server: Serv
     assert any(server.url in event.reason for event in voided), (situation, voided)
 
     # Nothing is lost by it: the server's episodes were played again. Where an engine is stopped in an update
-    # of its weights, the trainer hangs there until it is given up after a minute; episodes give up before that,
-    # and are played again from the checkpoint.
+    # of its weights, the trainer hangs there until it is given up after a minute; episodes give up before
+    # that, and are played again from the checkpoint.
     assert not any(event.final and server.url in event.reason for event in voided), (situation, voided)
     again = {event.episode for event in voided if server.url in event.reason}
     assert again & {event.episode for event in played.of(EpisodeFinished)}, situation
