@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -143,7 +144,7 @@ def _died(actor: dict[str, Any]) -> bool:
     return actor["State"] == "DEAD" and ActorDiedErrorContext.Reason.Name(reason) not in ENDED
 
 
-class Answering:
+class Answering(ABC):
     """An actor that is asked for a sign of life again and again.
 
     Args:
@@ -161,9 +162,9 @@ class Answering:
         self._asked: Any = None
         self._silent = 0.0
 
+    @abstractmethod
     def ask(self) -> Any:
         """Ask; returns Ray's reference to the answer."""
-        raise NotImplementedError
 
     def died(self) -> str | None:
         """What to say where Ray says that it died; ``None``: that is told of all of the run's actors."""

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from agentrl.store import writing
 from agentrl.view.ceiling import Ceiling, Series
+from agentrl.view.figure import INK, blank, finish
 
-_INK, _GREY, _CURVE = "#1f2933", "#9aa5b1", "#c2410c"
+_GREY, _CURVE = "#9aa5b1", "#c2410c"
 _BEYOND = 4.0
 """How many times the compute that was measured the curve is drawn to."""
 
@@ -30,10 +30,7 @@ def draw_ceiling(found: Ceiling, series: Sequence[Series], path: Path, *, comput
         ImportError: there is no matplotlib.
         ValueError: the file's ending names no picture.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8.4, 4.6), dpi=150, facecolor="white", layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = blank()
     for one in series:
         points = [point for point in one.points if point[0] > 0]
         costs, rewards = zip(*points, strict=True)
@@ -43,15 +40,7 @@ def draw_ceiling(found: Ceiling, series: Sequence[Series], path: Path, *, comput
     measured = grid <= found.greatest
     axes.plot(grid[measured], found.curve.at(grid[measured]), color=_CURVE, linewidth=2.2, label="fit")
     axes.plot(grid[~measured], found.curve.at(grid[~measured]), color=_CURVE, linewidth=1.6, linestyle=":")
-    axes.axhline(found.curve.ceiling, color=_INK, linewidth=1, linestyle="--",
+    axes.axhline(found.curve.ceiling, color=INK, linewidth=1, linestyle="--",
                  label=f"ceiling {found.curve.ceiling:.3f}")  # fmt: skip
     axes.axhspan(*found.interval, color=_GREY, alpha=0.2, linewidth=0)
-    axes.set_xscale("log")
-    axes.set_xlabel(f"compute ({compute})", color=_INK)
-    axes.set_ylabel(metric, color=_INK)
-    axes.tick_params(colors=_INK)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    axes.legend(loc="best", frameon=False, fontsize=9, labelcolor=_INK)
-    with writing(path):
-        figure.savefig(path)
+    finish(figure, axes, path, x=f"compute ({compute})", y=metric)
